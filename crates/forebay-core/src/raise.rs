@@ -61,7 +61,7 @@ mod tests {
     fn it_only_goes_up_and_wakes_once_for_each_rise() {
         let raise = Raise::new(Class::P2);
         let mut task = tokio_test::task::spawn(());
-        task.enter(|cx, ()| raise.on_raise(cx.waker()));
+        task.enter(|cx, _| raise.on_raise(cx.waker()));
         raise.raise(Class::P3);
         raise.raise(Class::P2);
         assert!(!task.is_woken());
