@@ -1,0 +1,342 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use forebay_core::{Class, ConfigError};
+use serde::{Deserialize, Serialize};
+
+/// The whole configuration of a gateway: TOML, then environment variables over it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Config {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// The largest request body, in bytes; beyond it 413.
+    pub max_body_bytes: u64,
+    /// How long running exchanges may go on after SIGTERM, in seconds.
+    pub drain_timeout_seconds: u64,
+    /// How many exchanges may run at the backends at once.
+    pub priority: Priority,
+    /// The response cache.
+    pub cache: Cache,
+    /// The job queue behind `Prefer: respond-async`.
+    pub jobs: Jobs,
+    /// What the autoscaler is told.
+    pub autoscale: Autoscale,
+    /// The most urgent class of each tier, by the tier's name.
+    pub tiers: BTreeMap<String, String>,
+    /// The API keys that are let in. None: everybody is, as class P2.
+    pub keys: Vec<Key>,
+    /// The backends.
+    pub upstreams: Vec<Upstream>,
+}
+
+/// Settings of the priority layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Priority {
+    /// Seats for all classes together, 0 to 1,000,000; 0 pauses.
+    pub limit: usize,
+}
+
+/// Settings of the response cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Cache {
+    /// The size of the memory tier, in bytes.
+    pub max_bytes: u64,
+    /// How long a chat, completion or embedding answer stays fresh, in seconds.
+    pub fresh_seconds: u64,
+}
+
+/// Settings of the job queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Jobs {
+    /// The file that keeps the jobs; its folder is made if it is missing.
+    pub file: PathBuf,
+    /// How many jobs run at once.
+    pub concurrency: usize,
+}
+
+/// Settings of the autoscale layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Autoscale {
+    /// Requests that one replica serves at once.
+    pub slots_per_replica: u32,
+    /// The fewest replicas.
+    pub min_replicas: u32,
+    /// The most replicas.
+    pub max_replicas: u32,
+}
+
+/// An API key, and whose it is.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Key {
+    /// The tenant, as which it counts everywhere behind: two keys of one tenant share cache and jobs.
+    pub tenant: String,
+    /// The tier, one of `tiers`.
+    pub tier: String,
+    /// The key itself, 8 to 512 visible ASCII characters.
+    pub key: String,
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").field("tenant", &self.tenant).field("tier", &self.tier).finish_non_exhaustive()
+    }
+}
+
+/// One backend.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct Upstream {
+    /// Its base, such as `http://10.0.0.1:8000`.
+    pub url: String,
+    /// Its share of the work beside the others, 1 to 65535.
+    #[serde(default = "one")]
+    pub weight: u16,
+    /// The most exchanges at once; none: no bound but the priority layer's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_concurrency: Option<u32>,
+    /// Whether to speak HTTP/2 to it (prior knowledge).
+    #[serde(default)]
+    pub http2: bool,
+}
+
+const fn one() -> u16 {
+    1
+}
+
+impl Upstream {
+    /// A backend at `url` with this weight.
+    pub fn new(url: impl Into<String>, weight: u16) -> Self {
+        Self { url: url.into(), weight, max_concurrency: None, http2: false }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            max_body_bytes: 8 << 20,
+            drain_timeout_seconds: 30,
+            priority: Priority::default(),
+            cache: Cache::default(),
+            jobs: Jobs::default(),
+            autoscale: Autoscale::default(),
+            tiers: BTreeMap::new(),
+            keys: Vec::new(),
+            upstreams: Vec::new(),
+        }
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self { limit: 64 }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { max_bytes: 256 << 20, fresh_seconds: 3600 }
+    }
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self { file: ".forebay/jobs.redb".into(), concurrency: 16 }
+    }
+}
+
+impl Default for Autoscale {
+    fn default() -> Self {
+        Self { slots_per_replica: 8, min_replicas: 3, max_replicas: 20 }
+    }
+}
+
+impl Config {
+    /// Reads `file`, then the environment: `FOREBAY_LISTEN`, `FOREBAY_PRIORITY_LIMIT`, `FOREBAY_JOBS_FILE`,
+    /// `FOREBAY_DRAIN_TIMEOUT_SECONDS`, and `FOREBAY_UPSTREAMS` (`url=weight,url=weight`).
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or parsed, or a value is out of range; the text names the file, line, field and range.
+    pub fn load(file: Option<&Path>, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut config = match file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file)
+                    .map_err(|error| ConfigError::new([format!("cannot read {}: {error}", file.display())]))?;
+                Self::parse(&text).map_err(|error| {
+                    ConfigError::new(error.problems().iter().map(|problem| format!("{}: {problem}", file.display())))
+                })?
+            }
+            None => Self::default(),
+        };
+        config.override_by(env)?;
+        Ok(config)
+    }
+
+    /// Reads TOML.
+    ///
+    /// # Errors
+    ///
+    /// It is no TOML, or has a field that there is not, or a value of the wrong type.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| ConfigError::new([error.to_string().trim().replace('\n', " ")]))
+    }
+
+    fn override_by(&mut self, env: impl Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+        fn set<T: std::str::FromStr>(name: &str, text: Option<String>, field: &mut T, problems: &mut Vec<String>) {
+            if let Some(text) = text {
+                match text.parse() {
+                    Ok(value) => *field = value,
+                    Err(_) => problems.push(format!("{name} is {text:?}: not a value of its field")),
+                }
+            }
+        }
+        let mut problems = Vec::new();
+        let over = |name: &str| env(name);
+        set("FOREBAY_LISTEN", over("FOREBAY_LISTEN"), &mut self.listen, &mut problems);
+        set("FOREBAY_PRIORITY_LIMIT", over("FOREBAY_PRIORITY_LIMIT"), &mut self.priority.limit, &mut problems);
+        let seconds = &mut self.drain_timeout_seconds;
+        set("FOREBAY_DRAIN_TIMEOUT_SECONDS", over("FOREBAY_DRAIN_TIMEOUT_SECONDS"), seconds, &mut problems);
+        if let Some(path) = over("FOREBAY_JOBS_FILE") {
+            self.jobs.file = path.into();
+        }
+        if let Some(list) = over("FOREBAY_UPSTREAMS") {
+            self.upstreams.clear();
+            for item in list.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+                let (url, weight) = item.rsplit_once('=').unwrap_or((item, "1"));
+                match weight.parse() {
+                    Ok(weight) => self.upstreams.push(Upstream::new(url, weight)),
+                    Err(_) => problems.push(format!("FOREBAY_UPSTREAMS has {item:?}: url=weight, weight 1 to 65535")),
+                }
+            }
+        }
+        ConfigError::check(problems)
+    }
+
+    /// Checks what no single layer does: keys, tiers and bounds.
+    ///
+    /// # Errors
+    ///
+    /// Every field that is out of range, at once.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        if self.max_body_bytes == 0 {
+            problems.push("max_body_bytes is 0: at least 1".to_owned());
+        }
+        if self.upstreams.is_empty() {
+            problems.push("upstreams is empty: give at least one [[upstreams]] with a url".to_owned());
+        }
+        if self.jobs.concurrency == 0 || self.jobs.concurrency > 10_000 {
+            problems.push(format!("jobs.concurrency is {}: 1 to 10000", self.jobs.concurrency));
+        }
+        for (tier, class) in &self.tiers {
+            if class.parse::<Class>().is_err() {
+                problems.push(format!("tiers.{tier} is {class:?}: p0 (most urgent) to p15"));
+            }
+        }
+        for (i, key) in self.keys.iter().enumerate() {
+            if !self.tiers.contains_key(&key.tier) {
+                problems.push(format!("keys[{i}].tier is {:?}: one of the names under [tiers]", key.tier));
+            }
+            if key.tenant.is_empty() {
+                problems.push(format!("keys[{i}].tenant is empty: name the tenant"));
+            }
+            // The key itself stays out of the message.
+            if !(8..=512).contains(&key.key.len()) || !key.key.bytes().all(|byte| byte.is_ascii_graphic()) {
+                problems.push(format!("keys[{i}].key is not 8 to 512 visible ASCII characters"));
+            }
+            if self.keys[..i].iter().any(|other| other.key == key.key) {
+                problems.push(format!("keys[{i}].key stands in the list before"));
+            }
+        }
+        ConfigError::check(problems)
+    }
+
+    /// The configuration as TOML, with the keys blanked out.
+    ///
+    /// # Errors
+    ///
+    /// A value that TOML cannot hold (a number above i64).
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        let mut shown = self.clone();
+        for key in &mut shown.keys {
+            key.key = "<hidden>".into();
+        }
+        toml::to_string(&shown).map_err(|error| ConfigError::new([error.to_string()]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NO_ENV: fn(&str) -> Option<String> = |_| None;
+
+    #[test]
+    fn a_file_reads_back_as_it_prints_but_for_the_keys() {
+        let text = r#"
+            listen = "127.0.0.1:9000"
+            [tiers]
+            enterprise = "p0"
+            [[keys]]
+            tenant = "acme"
+            tier = "enterprise"
+            key = "acme-secret"
+            [[upstreams]]
+            url = "http://127.0.0.1:8001"
+            weight = 3
+        "#;
+        let config = Config::parse(text).expect("valid");
+        config.validate().expect("valid");
+        let printed = config.to_toml().expect("TOML");
+        assert!(!printed.contains("acme-secret") && !format!("{config:?}").contains("acme-secret"));
+        let mut again = Config::parse(&printed).expect("what we print, we read");
+        again.keys[0].key = "acme-secret".into();
+        assert_eq!(again, config);
+    }
+
+    #[test]
+    fn problems_name_the_field_and_all_come_at_once() {
+        let error = Config::parse("listn = 1").expect_err("unknown field");
+        assert!(error.to_string().contains("listn"), "{error}");
+        let error = Config::parse("listen = 'nowhere'").expect_err("no address");
+        assert!(error.to_string().contains("listen"), "{error}");
+        let error = Config::load(Some(Path::new("/no/such/file")), NO_ENV).expect_err("no file");
+        assert!(error.to_string().contains("/no/such/file"));
+        let mut bad = Config { max_body_bytes: 0, ..Config::default() };
+        bad.tiers.insert("gold".into(), "urgent".into());
+        bad.keys.push(Key { tenant: String::new(), tier: "lead".into(), key: "short".into() });
+        let error = bad.validate().expect_err("six problems");
+        assert_eq!(error.problems().len(), 6, "{error}");
+        assert!(!error.to_string().contains("short"), "a key is never printed");
+    }
+
+    #[test]
+    fn the_environment_goes_over_the_file() {
+        let env = |name: &str| match name {
+            "FOREBAY_LISTEN" => Some("127.0.0.1:0".to_owned()),
+            "FOREBAY_UPSTREAMS" => Some("http://a:1=3, http://b:2".to_owned()),
+            _ => None,
+        };
+        let config = Config::load(None, env).expect("valid");
+        assert_eq!(config.listen.port(), 0);
+        assert_eq!(config.upstreams, [Upstream::new("http://a:1", 3), Upstream::new("http://b:2", 1)]);
+        let wrong = |name: &str| (name == "FOREBAY_PRIORITY_LIMIT").then(|| "many".to_owned());
+        assert!(Config::load(None, wrong).expect_err("no number").to_string().contains("FOREBAY_PRIORITY_LIMIT"));
+    }
+}
