@@ -1,1 +1,21 @@
-//! forebay-benches
+//! What the benchmarks share: CPU time of processes, an allocation counter, a latency histogram, servers to measure, a
+//! load, and the closing line `RESULT {json}`.
+//!
+//! CPU time comes before wall time: it travels between machines, and the load generator shares this one.
+
+mod cpu;
+mod load;
+mod nginx;
+mod report;
+mod server;
+
+pub use cpu::cpu_time;
+pub use load::{Load, Measured, Target, run};
+pub use nginx::nginx;
+pub use report::{Goal, Report};
+pub use server::{Server, build};
+
+/// How many heap allocations `work` makes on this thread.
+pub fn allocations(work: impl FnOnce()) -> u64 {
+    allocation_counter::measure(work).count_total
+}

@@ -41,7 +41,7 @@ try:
     client.chat.completions.create(model=model, messages="not a list")
     raise AssertionError("a bad body was served")
 except openai.BadRequestError as error:
-    assert "messages" in str(error), error
+    assert error.param == "messages", error
 
 with client.chat.completions.create(stream=True, **ask) as stream:
     for chunk in stream:
