@@ -1,0 +1,153 @@
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use pin_project_lite::pin_project;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::client::ClientBody;
+use crate::client::error::Kind;
+use forebay_core::BoxError;
+
+/// The most idle HTTP/1 connections kept to one endpoint; the oldest is closed for a newer one.
+const MAX_IDLE: usize = 256;
+
+/// The connections to one endpoint: idle HTTP/1 ones, the last used first, and one shared HTTP/2 connection.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    /// `host:port`.
+    address: String,
+    connect_timeout: Duration,
+    idle: Mutex<Vec<http1::SendRequest<ClientBody>>>,
+    /// Held while dialling, so that a crowd dials once.
+    shared: tokio::sync::Mutex<Option<http2::SendRequest<ClientBody>>>,
+}
+
+impl Connections {
+    pub(crate) fn new(address: String, connect_timeout: Duration) -> Self {
+        Self { address, connect_timeout, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
+    }
+
+    /// A connection that is idle and ready; closed ones go.
+    pub(crate) fn idle(&self) -> Option<http1::SendRequest<ClientBody>> {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        // One whose driver has not yet seen the end of its last exchange stays for later.
+        let index = idle.iter().rposition(|connection| connection.is_ready() || connection.is_closed())?;
+        let connection = idle.remove(index);
+        if connection.is_closed() {
+            idle.retain(|connection| !connection.is_closed());
+            let index = idle.iter().rposition(http1::SendRequest::is_ready)?;
+            return Some(idle.remove(index));
+        }
+        Some(connection)
+    }
+
+    fn put(&self, connection: http1::SendRequest<ClientBody>) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = (idle.len() >= MAX_IDLE).then(|| idle.remove(0));
+        idle.push(connection);
+        drop(idle);
+        drop(oldest); // outside the lock
+    }
+
+    async fn dial(&self) -> Result<TcpStream, (Kind, BoxError)> {
+        match timeout(self.connect_timeout, TcpStream::connect(&self.address)).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true); // only slower without
+                Ok(stream)
+            }
+            Ok(Err(error)) => Err((Kind::Connect, error.into())),
+            Err(late) => Err((Kind::ConnectTimeout, late.into())),
+        }
+    }
+
+    /// A new HTTP/1 connection. Its driver is a task that ends with the connection, that is with its last sender.
+    pub(crate) async fn dial_http1(&self) -> Result<http1::SendRequest<ClientBody>, (Kind, BoxError)> {
+        let stream = self.dial().await?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, driver) = handshake.map_err(|error| (Kind::Connect, error.into()))?;
+        tokio::spawn(async move {
+            let _ = driver.await; // whoever has an exchange on it gets the error
+        });
+        Ok(sender)
+    }
+
+    /// The shared HTTP/2 connection, dialled anew if it has closed.
+    pub(crate) async fn http2(&self) -> Result<http2::SendRequest<ClientBody>, (Kind, BoxError)> {
+        let mut shared = self.shared.lock().await;
+        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(sender.clone());
+        }
+        let stream = self.dial().await?;
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (sender, driver) = handshake.map_err(|error| (Kind::Connect, error.into()))?;
+        tokio::spawn(async move {
+            let _ = driver.await;
+        });
+        *shared = Some(sender.clone());
+        Ok(sender)
+    }
+}
+
+pin_project! {
+    /// The body of an upstream's answer. At its end the connection is idle again; dropped before, it is closed, and the
+    /// upstream sees that.
+    #[derive(Debug)]
+    pub struct UpstreamBody {
+        #[pin]
+        incoming: Incoming,
+        connection: Option<(http1::SendRequest<ClientBody>, Arc<Connections>)>,
+    }
+}
+
+impl UpstreamBody {
+    pub(crate) fn new(
+        incoming: Incoming,
+        connection: Option<(http1::SendRequest<ClientBody>, Arc<Connections>)>,
+    ) -> Self {
+        let mut body = Self { incoming, connection };
+        if body.incoming.is_end_stream() {
+            reuse(&mut body.connection);
+        }
+        body
+    }
+}
+
+fn reuse(connection: &mut Option<(http1::SendRequest<ClientBody>, Arc<Connections>)>) {
+    if let Some((sender, connections)) = connection.take()
+        && !sender.is_closed()
+    {
+        connections.put(sender);
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let mut this = self.project();
+        let frame = ready!(this.incoming.as_mut().poll_frame(cx));
+        match &frame {
+            Some(Ok(_)) if !this.incoming.is_end_stream() => {}
+            Some(Err(_)) => *this.connection = None,
+            Some(Ok(_)) | None => reuse(this.connection),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,205 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_core::BoxError;
+use http::uri::{PathAndQuery, Uri};
+use http::{HeaderValue, Request, Response, Version, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use tower_service::Service;
+
+use crate::client::connections::{Connections, UpstreamBody};
+use crate::client::error::{HttpError, Kind};
+use crate::client::headers::strip_hop_by_hop;
+use crate::endpoint::Endpoint;
+
+/// A request body of any kind, in a box, so that all requests can share connections.
+pub type ClientBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// An upstream server: a base URL and the connections to it.
+#[derive(Debug, Clone)]
+pub struct HttpEndpoint {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    base: Base,
+    http2: bool,
+    connections: Arc<Connections>,
+}
+
+/// What a request gets of the endpoint's URL.
+#[derive(Debug)]
+struct Base {
+    host: HeaderValue,
+    authority: http::uri::Authority,
+    /// Without a slash at its end.
+    path: String,
+}
+
+impl Endpoint<HttpUrl> {
+    /// An endpoint at a URL such as `http://10.0.0.1:8000` or `http://models/base`; its name is that URL. A request's
+    /// path and query go behind the path of the URL.
+    ///
+    /// A URL that cannot be used is reported by `build`, together with all other problems.
+    pub fn new(url: impl AsRef<str>) -> Self {
+        let url = url.as_ref();
+        Self::with_service(url, HttpUrl { url: url.to_owned(), http2: false })
+    }
+
+    /// Whether to speak HTTP/2 to it from the first byte (prior knowledge). Default: HTTP/1.1.
+    pub fn http2(mut self, http2: bool) -> Self {
+        self.service.http2 = http2;
+        self
+    }
+
+    pub(crate) fn resolve(self, connect_timeout: Duration) -> Result<Endpoint<HttpEndpoint>, String> {
+        let service = HttpEndpoint::new(&self.service, connect_timeout)?;
+        Ok(Endpoint { id: self.id, service, weight: self.weight, max_concurrency: self.max_concurrency })
+    }
+}
+
+/// Where an HTTP endpoint is, before its URL is checked.
+#[derive(Debug, Clone)]
+pub struct HttpUrl {
+    url: String,
+    http2: bool,
+}
+
+impl HttpEndpoint {
+    fn new(at: &HttpUrl, connect_timeout: Duration) -> Result<Self, String> {
+        let url = &at.url;
+        let uri: Uri = url.parse().map_err(|error| format!("endpoint {url:?} is no URL: {error}"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err(format!("endpoint {url:?} is https: TLS is not supported yet, use http")),
+            _ => return Err(format!("endpoint {url:?} has no scheme: http://host:port")),
+        }
+        let authority = uri.authority().cloned().ok_or_else(|| format!("endpoint {url:?} has no host"))?;
+        if authority.as_str().contains('@') || uri.query().is_some() {
+            return Err(format!("endpoint {url:?} has credentials or a query: only host, port and path"));
+        }
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| format!("endpoint {url:?} has a bad host"))?;
+        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+        let path = uri.path().trim_end_matches('/').to_owned();
+        let connections = Arc::new(Connections::new(address, connect_timeout));
+        let base = Base { host, authority, path };
+        Ok(Self { inner: Arc::new(Inner { base, http2: at.http2, connections }) })
+    }
+}
+
+impl Inner {
+    /// Turns the request to this endpoint; what it was goes back with [`Original::restore`].
+    fn address(&self, request: &mut Request<ClientBody>) -> Result<Uri, http::Error> {
+        let original = request.uri().clone();
+        let target = if self.base.path.is_empty() {
+            original.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+        } else {
+            let rest = original.path_and_query().map_or("/", PathAndQuery::as_str);
+            PathAndQuery::try_from(format!("{}{rest}", self.base.path))?
+        };
+        *request.uri_mut() = if self.http2 {
+            Uri::builder().scheme("http").authority(self.base.authority.clone()).path_and_query(target).build()?
+        } else {
+            Uri::from(target)
+        };
+        if self.http2 {
+            request.headers_mut().remove(header::HOST); // `:authority` says it
+            *request.version_mut() = Version::HTTP_2;
+        } else {
+            request.headers_mut().insert(header::HOST, self.base.host.clone());
+            *request.version_mut() = Version::HTTP_11;
+        }
+        Ok(original)
+    }
+
+    async fn exchange(&self, mut request: Request<ClientBody>) -> Result<Response<UpstreamBody>, HttpError> {
+        let original = self.address(&mut request).map_err(HttpError::exchange)?;
+        let undispatched = |(kind, source): (Kind, BoxError), mut request: Request<ClientBody>| {
+            *request.uri_mut() = original.clone();
+            HttpError::undispatched(kind, source, request)
+        };
+        let response = if self.http2 {
+            let mut sender = match self.connections.http2().await {
+                Ok(sender) => sender,
+                Err(error) => return Err(undispatched(error, request)),
+            };
+            match sender.try_send_request(request).await {
+                Ok(response) => response.map(|body| UpstreamBody::new(body, None)),
+                Err(mut error) => {
+                    let request = error.take_message();
+                    let error = error.into_error();
+                    return Err(match request {
+                        Some(request) => undispatched((Kind::Closed, error.into()), request),
+                        None => HttpError::exchange(error),
+                    });
+                }
+            }
+        } else {
+            loop {
+                let reused = self.connections.idle();
+                let fresh = reused.is_none();
+                let mut sender = match reused {
+                    Some(sender) => sender,
+                    None => match self.connections.dial_http1().await {
+                        Ok(sender) => sender,
+                        Err(error) => return Err(undispatched(error, request)),
+                    },
+                };
+                match sender.try_send_request(request).await {
+                    Ok(response) => {
+                        let connection = Some((sender, Arc::clone(&self.connections)));
+                        break response.map(|body| UpstreamBody::new(body, connection));
+                    }
+                    Err(mut error) => match error.take_message() {
+                        // An idle connection that the upstream had closed: once more, at last on a fresh one.
+                        Some(back) if !fresh => request = back,
+                        Some(back) => return Err(undispatched((Kind::Closed, error.into_error().into()), back)),
+                        None => return Err(HttpError::exchange(error.into_error())),
+                    },
+                }
+            }
+        };
+        let (mut head, body) = response.into_parts();
+        strip_hop_by_hop(&mut head.headers);
+        head.version = Version::HTTP_11; // of this hop, not of the next
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+impl Service<Request<ClientBody>> for HttpEndpoint {
+    type Response = Response<UpstreamBody>;
+    type Error = HttpError;
+    type Future = HttpFuture;
+
+    /// Always ready: connections are found or made by the call.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ClientBody>) -> HttpFuture {
+        let inner = Arc::clone(&self.inner);
+        HttpFuture(Box::pin(async move { inner.exchange(request).await }))
+    }
+}
+
+/// The future of an [`HttpEndpoint`]. Dropped, it takes its connection along, so that the upstream stops.
+pub struct HttpFuture(Pin<Box<dyn Future<Output = Result<Response<UpstreamBody>, HttpError>> + Send>>);
+
+impl Future for HttpFuture {
+    type Output = Result<Response<UpstreamBody>, HttpError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl std::fmt::Debug for HttpFuture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HttpFuture")
+    }
+}

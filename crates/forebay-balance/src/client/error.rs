@@ -1,0 +1,67 @@
+use std::sync::Mutex;
+
+use forebay_core::BoxError;
+use http::{Request, StatusCode};
+
+use crate::client::ClientBody;
+use crate::redial::Undispatched;
+
+/// Why an upstream gave no answer. Its text names no address: it may reach a client.
+#[derive(Debug, thiserror::Error)]
+#[error("{kind}")]
+pub struct HttpError {
+    kind: Kind,
+    #[source]
+    source: Option<BoxError>,
+    /// There if it never left. In a mutex only to be `Sync`, as errors are.
+    request: Mutex<Option<Box<Request<ClientBody>>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Kind {
+    #[error("cannot connect to the upstream")]
+    Connect,
+    #[error("connecting to the upstream took too long")]
+    ConnectTimeout,
+    #[error("the upstream closed the connection before it took the request")]
+    Closed,
+    #[error("the upstream broke off or did not speak HTTP")]
+    Exchange,
+}
+
+impl HttpError {
+    /// A failure of a request that provably never left.
+    pub(crate) fn undispatched(kind: Kind, source: impl Into<BoxError>, request: Request<ClientBody>) -> Self {
+        Self { kind, source: Some(source.into()), request: Mutex::new(Some(Box::new(request))) }
+    }
+
+    /// A failure after which nobody knows what the upstream has done.
+    pub(crate) fn exchange(source: impl Into<BoxError>) -> Self {
+        Self { kind: Kind::Exchange, source: Some(source.into()), request: Mutex::new(None) }
+    }
+
+    /// Whether no connection came about: nothing was sent.
+    #[must_use]
+    pub const fn is_connect(&self) -> bool {
+        matches!(self.kind, Kind::Connect | Kind::ConnectTimeout)
+    }
+
+    /// Whether it took too long.
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self.kind, Kind::ConnectTimeout)
+    }
+
+    /// What a gateway answers: 504 for a timeout, else 502.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        if self.is_timeout() { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY }
+    }
+}
+
+impl Undispatched<Request<ClientBody>> for HttpError {
+    fn take_request(&mut self) -> Option<Request<ClientBody>> {
+        let request = self.request.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        request.take().map(|request| *request)
+    }
+}

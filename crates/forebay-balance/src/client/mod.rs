@@ -1,0 +1,12 @@
+//! The HTTP client behind [`Balance::http`](crate::Balance::http): endpoints, their connections, errors.
+
+mod connections;
+mod endpoint;
+mod error;
+mod headers;
+mod service;
+
+pub use connections::UpstreamBody;
+pub use endpoint::{ClientBody, HttpEndpoint, HttpFuture, HttpUrl};
+pub use error::HttpError;
+pub use service::{HttpBalance, HttpBalanceBuilder, HttpBalanceFuture, Infallible, InfallibleFuture};

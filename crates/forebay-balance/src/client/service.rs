@@ -1,0 +1,194 @@
+use std::convert;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay_core::{BoxError, ConfigError, ResBody};
+use http::{HeaderValue, Request, Response, header};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::client::connections::UpstreamBody;
+use crate::client::endpoint::{ClientBody, HttpEndpoint, HttpUrl};
+use crate::client::error::HttpError;
+use crate::client::headers::strip_hop_by_hop;
+use crate::endpoint::Endpoint;
+use crate::future::ResponseFuture;
+use crate::handle::BalanceHandle;
+use crate::redial::Redial;
+use crate::service::{Balance, BalanceBody, BalanceBuilder};
+
+type Inner = Balance<HttpEndpoint, Redial>;
+
+/// A balancer over HTTP servers, for requests with any body.
+#[derive(Debug, Clone)]
+pub struct HttpBalance {
+    inner: Inner,
+}
+
+impl Balance<HttpEndpoint, Redial> {
+    /// A builder for endpoints that are HTTP servers.
+    pub fn http() -> HttpBalanceBuilder {
+        HttpBalanceBuilder {
+            endpoints: Vec::new(),
+            connect_timeout: Duration::from_secs(1),
+            ready_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Builds an [`HttpBalance`].
+#[derive(Debug)]
+#[must_use]
+pub struct HttpBalanceBuilder {
+    endpoints: Vec<Endpoint<HttpUrl>>,
+    connect_timeout: Duration,
+    ready_timeout: Duration,
+}
+
+impl HttpBalanceBuilder {
+    /// Adds an endpoint.
+    pub fn endpoint(mut self, endpoint: Endpoint<HttpUrl>) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    /// How long a TCP connection may take to come about before the request goes elsewhere. Default 1 s.
+    pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// The balancer.
+    ///
+    /// # Errors
+    ///
+    /// Every field that is out of range and every URL that cannot be used, at once.
+    pub fn build(self) -> Result<HttpBalance, ConfigError> {
+        let mut problems = Vec::new();
+        if self.connect_timeout.is_zero() {
+            problems.push("connect_timeout is 0: more than 0".to_owned());
+        }
+        if self.endpoints.is_empty() {
+            problems.push("endpoints is empty: at least one".to_owned());
+        }
+        let mut builder = BalanceBuilder::new().ready_timeout(self.ready_timeout);
+        for endpoint in self.endpoints {
+            match endpoint.resolve(self.connect_timeout) {
+                Ok(endpoint) => builder = builder.endpoint(endpoint),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() {
+            return builder.build().map(|inner| HttpBalance { inner });
+        }
+        Err(ConfigError::new(problems))
+    }
+
+    /// The balancer, and a handle to watch and change it.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_with_handle(self) -> Result<(HttpBalance, BalanceHandle), ConfigError> {
+        let balance = self.build()?;
+        let handle = balance.inner.handle();
+        Ok((balance, handle))
+    }
+}
+
+impl HttpBalance {
+    /// A service that never fails: an upstream without an answer becomes 502, or 504 if it took too long, as a problem
+    /// document that names no address.
+    #[must_use]
+    pub const fn into_infallible(self) -> Infallible {
+        Infallible { inner: self }
+    }
+}
+
+impl<B> Service<Request<B>> for HttpBalance
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<BalanceBody<UpstreamBody>>;
+    type Error = HttpError;
+    type Future = HttpBalanceFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HttpError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> HttpBalanceFuture {
+        let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+        strip_hop_by_hop(request.headers_mut());
+        request.headers_mut().append(header::VIA, HeaderValue::from_static("1.1 forebay"));
+        self.inner.call(request)
+    }
+}
+
+/// The future of an [`HttpBalance`].
+pub type HttpBalanceFuture = ResponseFuture<HttpEndpoint, Redial, ClientBody>;
+
+/// An [`HttpBalance`] whose errors are responses.
+#[derive(Debug, Clone)]
+pub struct Infallible {
+    inner: HttpBalance,
+}
+
+impl<B> Service<Request<B>> for Infallible
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResBody<BalanceBody<UpstreamBody>>>;
+    type Error = convert::Infallible;
+    type Future = InfallibleFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), convert::Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> InfallibleFuture {
+        InfallibleFuture { inner: self.inner.call(request) }
+    }
+}
+
+pin_project! {
+    /// The future of an [`Infallible`].
+    #[derive(Debug)]
+    pub struct InfallibleFuture {
+        #[pin]
+        inner: HttpBalanceFuture,
+    }
+}
+
+impl Future for InfallibleFuture {
+    type Output = Result<Response<ResBody<BalanceBody<UpstreamBody>>>, convert::Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(match ready!(self.project().inner.poll(cx)) {
+            Ok(response) => response.map(ResBody::passed),
+            Err(error) => problem(&error),
+        }))
+    }
+}
+
+/// Every text in it is our own, so nothing needs escaping.
+fn problem<R>(error: &HttpError) -> Response<ResBody<R>> {
+    let status = error.status();
+    let title = status.canonical_reason().unwrap_or("Bad Gateway");
+    let kind = if error.is_timeout() { "upstream-timeout" } else { "upstream-failed" };
+    let text = format!(
+        r#"{{"type":"urn:forebay:problem:{kind}","title":"{title}","status":{},"detail":"{error}"}}"#,
+        status.as_u16()
+    );
+    let mut response = Response::new(ResBody::answer(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response
+}

@@ -1,0 +1,88 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use forebay_core::{ClassDemand, Demand, DemandSource, Outcome, ReplicaState};
+
+use crate::endpoint::EndpointId;
+use crate::permit::Counts;
+
+/// Watches and changes a running [`Balance`](crate::Balance).
+#[derive(Debug, Clone)]
+pub struct BalanceHandle {
+    pub(crate) counts: Arc<Counts>,
+    pub(crate) ids: Arc<[EndpointId]>,
+}
+
+/// An endpoint at one instant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EndpointSnapshot {
+    /// Its name.
+    pub id: EndpointId,
+    /// Its weight, 0 to 65535; 0: it drains.
+    pub weight: u16,
+    /// Requests there now, to the end of their bodies.
+    pub in_flight: u32,
+    /// Requests it was picked for since the start.
+    pub picks: u64,
+    /// Exchanges that ended well.
+    pub success: u64,
+    /// Exchanges that it refused as too busy (429, 503, 529).
+    pub overload: u64,
+    /// Exchanges that failed.
+    pub error: u64,
+    /// Exchanges that nobody waited for.
+    pub cancelled: u64,
+}
+
+impl BalanceHandle {
+    /// The endpoints now, in the order of the list.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
+        let slots = self.counts.picker().slots.clone();
+        let of = |index: usize, outcome: Outcome| self.counts.outcomes[index][outcome as usize].load(Relaxed);
+        let snapshot = |(index, slot): (usize, crate::policy::Slot)| EndpointSnapshot {
+            id: self.ids[index].clone(),
+            weight: slot.weight,
+            in_flight: slot.in_flight,
+            picks: slot.picks,
+            success: of(index, Outcome::Success),
+            overload: of(index, Outcome::Overload),
+            error: of(index, Outcome::Error),
+            cancelled: of(index, Outcome::Cancelled),
+        };
+        slots.into_iter().enumerate().map(snapshot).collect()
+    }
+
+    /// Changes a weight from the next pick on; 0 drains: no new requests, those there go on. False: no such endpoint.
+    pub fn set_weight(&self, id: &str, weight: u16) -> bool {
+        let Some(index) = self.ids.iter().position(|known| known.as_str() == id) else { return false };
+        self.counts.picker().slots[index].weight = weight;
+        true
+    }
+
+    /// The backends of a pool, as the autoscaler reads them: there is one, `"default"`; any other is unknown.
+    #[must_use]
+    pub fn replicas(&self, pool: &str) -> Option<ReplicaState> {
+        let picker = self.counts.picker();
+        let ready = picker.slots.iter().filter(|slot| slot.weight > 0).count() as u32;
+        (pool == "default").then_some(ReplicaState { ready, starting: 0, current: picker.slots.len() as u32 })
+    }
+}
+
+impl DemandSource for BalanceHandle {
+    /// By class; requests that bear `Counted` are left out, as priority counts them.
+    fn demand(&self) -> Demand {
+        let mut demand = Demand::default();
+        for (row, class) in demand.classes.iter_mut().zip(&self.counts.classes) {
+            *row = ClassDemand {
+                queued: 0,
+                in_flight: class.in_flight.load(Relaxed),
+                offered: class.offered.load(Relaxed),
+                done: class.done.load(Relaxed),
+                shed: class.shed.load(Relaxed),
+            };
+        }
+        demand
+    }
+}

@@ -1,0 +1,31 @@
+/// An error that may hand back the request, because it provably never left.
+pub trait Undispatched<Req> {
+    /// The request; `None` if the endpoint may have seen any of it.
+    fn take_request(&mut self) -> Option<Req>;
+}
+
+/// Whether a failed request may be sent to another endpoint: the second parameter of a [`Balance`](crate::Balance).
+pub trait RedialPolicy<E, Req> {
+    /// The request, if it may go elsewhere.
+    fn again(error: &mut E) -> Option<Req>;
+}
+
+/// A failed request is never sent again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoRedial;
+
+/// A request that provably never left goes to another endpoint, twice at most; the error says so by [`Undispatched`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Redial;
+
+impl<E, Req> RedialPolicy<E, Req> for NoRedial {
+    fn again(_: &mut E) -> Option<Req> {
+        None
+    }
+}
+
+impl<E: Undispatched<Req>, Req> RedialPolicy<E, Req> for Redial {
+    fn again(error: &mut E) -> Option<Req> {
+        error.take_request()
+    }
+}
