@@ -142,7 +142,8 @@ async fn exchange(
             if !text.starts_with("http/1.1 200") {
                 return Err(bad("status"));
             }
-            let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            let length: Option<usize> =
+                text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
             head = Some((end + 4, length));
         }
         let whole = match head {

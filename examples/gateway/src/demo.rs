@@ -1,0 +1,61 @@
+use forebay_core::ConfigError;
+use forebay_model_server::{Handle, ModelServer, serve};
+use tokio::net::TcpListener;
+
+use crate::config::{Config, Key, Upstream};
+
+/// A fleet of simulated model servers in this process, and the configuration of a gateway before it.
+#[derive(Debug)]
+pub struct Demo {
+    /// The gateway's configuration: three upstreams of weights 3, 2 and 1, and two keys.
+    pub config: Config,
+    /// The servers; they end when this is dropped.
+    pub servers: Vec<Handle>,
+}
+
+const TIERS: [(&str, &str, &str, &str); 2] =
+    [("acme", "enterprise", "p0", "demo-enterprise-key"), ("visitor", "trial", "p3", "demo-trial-key")];
+
+impl Demo {
+    /// Starts the servers on free ports and adds them, and the demo keys, to `config`.
+    ///
+    /// # Errors
+    ///
+    /// A server cannot be started.
+    pub async fn start(mut config: Config) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        let mut servers = Vec::new();
+        for weight in [3_u16, 2, 1] {
+            let slots = u32::from(weight) * 4;
+            let settings = ModelServer::builder().model("sim-7b").slots(slots as _).build()?;
+            let server = serve(TcpListener::bind("127.0.0.1:0").await?, settings, std::future::pending())?;
+            config.upstreams.push(Upstream::new(server.url(), weight));
+            servers.push(server);
+        }
+        config.priority.limit = 24;
+        for (tenant, tier, class, key) in TIERS {
+            config.tiers.insert(tier.into(), class.into());
+            config.keys.push(Key { tenant: tenant.into(), tier: tier.into(), key: key.into() });
+        }
+        config.validate().map_err(|error: ConfigError| Box::new(error))?;
+        Ok(Self { config, servers })
+    }
+
+    /// What to try next, with the gateway at `address`.
+    #[must_use]
+    pub fn hints(&self, address: std::net::SocketAddr) -> String {
+        let ask = |key: &str, more: &str| {
+            format!(
+                "  curl -sN http://{address}/v1/chat/completions -H 'authorization: Bearer {key}' \\\n    -H 'content-type: \
+                 application/json' -d '{{\"model\":\"sim-7b\",{more}\"messages\":[{{\"role\":\"user\",\"content\":\"Why \
+                 dams?\"}}]}}'"
+            )
+        };
+        format!(
+            "Three simulated model servers (weights 3, 2, 1; 24 slots) are behind http://{address}. Try:\n\na stream, as an \
+             enterprise customer (P0):\n{}\n\na whole answer, as a trial user (P3, waits behind P0 when it is full):\n{}\n\nwhat \
+             the autoscaler sees:\n  curl -s http://{address}/metrics\n",
+            ask(TIERS[0].3, "\"stream\":true,"),
+            ask(TIERS[1].3, ""),
+        )
+    }
+}
