@@ -1,7 +1,11 @@
 //! Tests across crates, and with real servers and clients. The tests are in `tests/`; `tests/run` runs them all.
 
+mod stack;
+
 use std::path::PathBuf;
 use std::process::Command;
+
+pub use stack::Stack;
 
 /// The folder with the SDK scripts.
 #[must_use]

@@ -1,34 +1,50 @@
-//! The official OpenAI SDKs, unmodified, are served by the model server: chat, streams, embeddings, models, errors, and
-//! a client that leaves.
+//! The official OpenAI SDKs, unmodified, through the gateway: chat, streams, embeddings, models, errors, a full house with
+//! the SDK's own retry, timeouts, and a client that leaves.
 
-use forebay_model_server::{ModelServer, serve};
-use tokio::net::TcpListener;
+use std::time::Duration;
 
-async fn check(mut sdk: std::process::Command) {
-    let config = ModelServer::builder().model("sim-7b").decode_tokens_per_second(500.0).build().expect("valid");
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let server = serve(listener, config, std::future::pending()).expect("a server");
-    sdk.args([server.url().as_str(), "any-key", "sim-7b"]);
+use forebay_gateway::Config;
+use forebay_model_server::ModelServer;
+use forebay_tests::Stack;
+
+const KEY: &str = "sdk-test-key";
+
+async fn check(script: Option<&str>, mut sdk: std::process::Command, seats: usize) {
+    let model = || ModelServer::builder().model("sim-7b").decode_tokens_per_second(500.0).build().expect("valid");
+    let text = format!("tiers.gold = 'p0'\n[[keys]]\ntenant = 'sdk'\ntier = 'gold'\nkey = '{KEY}'");
+    let mut config = Config::parse(&text).expect("valid");
+    config.priority.limit = seats;
+    let stack = Stack::start(vec![model(), model(), model()], config).await;
+    if let Some(script) = script {
+        sdk = std::process::Command::new(sdk.get_program());
+        sdk.arg(forebay_tests::sdk().join(script));
+    }
+    sdk.args([stack.url.as_str(), KEY, "sim-7b"]);
     let output = tokio::task::spawn_blocking(move || sdk.output()).await.expect("no panic").expect("it starts");
     let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
     assert!(output.status.success(), "{text}");
-    // The one who left in mid-stream took its work along.
-    tokio::time::timeout(std::time::Duration::from_secs(5), async {
-        while server.stats().running > 0 {
-            tokio::task::yield_now().await;
+    // Whoever left in mid-stream took the work along, in the gateway and behind it.
+    tokio::time::timeout(Duration::from_secs(5), async {
+        let held = || stack.gateway.priority().snapshot().classes.iter().any(|class| class.in_flight > 0);
+        while held() || stack.servers.iter().any(|server| server.stats().running > 0) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
     })
     .await
-    .expect("no slot is held once the clients are gone");
-    server.stop().await;
+    .expect("no seat and no slot is held once the clients are gone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_sdk_is_served() {
-    check(forebay_tests::python_sdk()).await;
+    check(None, forebay_tests::python_sdk(), 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_node_sdk_is_served() {
-    check(forebay_tests::node_sdk()).await;
+    check(None, forebay_tests::node_sdk(), 8).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_house_is_a_429_that_the_sdk_retries() {
+    check(Some("busy.py"), forebay_tests::python_sdk(), 1).await;
 }

@@ -15,6 +15,10 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The largest request body, in bytes; beyond it 413.
     pub max_body_bytes: u64,
+    /// How long a request may take from its arrival to the head of its answer, in seconds; beyond it 504.
+    pub answer_timeout_seconds: u64,
+    /// Whether to log each request (to stderr): method, path, status, class, time; no prompts, no keys.
+    pub access_log: bool,
     /// How long running exchanges may go on after SIGTERM, in seconds.
     pub drain_timeout_seconds: u64,
     /// How many exchanges may run at the backends at once.
@@ -130,6 +134,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             max_body_bytes: 8 << 20,
+            answer_timeout_seconds: 300,
+            access_log: true,
             drain_timeout_seconds: 30,
             priority: Priority::default(),
             cache: Cache::default(),
@@ -237,6 +243,9 @@ impl Config {
         let mut problems = Vec::new();
         if self.max_body_bytes == 0 {
             problems.push("max_body_bytes is 0: at least 1".to_owned());
+        }
+        if self.answer_timeout_seconds == 0 {
+            problems.push("answer_timeout_seconds is 0: at least 1".to_owned());
         }
         if self.upstreams.is_empty() {
             problems.push("upstreams is empty: give at least one [[upstreams]] with a url".to_owned());

@@ -1,16 +1,20 @@
 //! What stands before the stack: knows the caller, bounds the body, writes the access log.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use forebay_core::{Class, Rejection};
+use bytes::Bytes;
+use forebay_core::{BoxError, Class, Deadline, Rejection};
 use forebay_priority::PriorityHandle;
 use http::{HeaderValue, StatusCode, header};
-use http_body::Body as _;
-use http_body_util::Limited;
+use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Instant;
 
 use crate::auth::{AuthError, Keys};
@@ -22,9 +26,10 @@ pub(crate) struct Entrance {
     pub(crate) keys: Keys,
     pub(crate) priority: PriorityHandle,
     pub(crate) max_body_bytes: u64,
+    pub(crate) answer_timeout: Duration,
 }
 
-/// Sets `Principal` and `Class`, and takes the caller's key off: it is ours, the backends never see it.
+/// Sets `Principal`, `Class` and `Deadline`, and takes the caller's key off: it is ours, the backends never see it.
 pub(crate) async fn authenticate(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     match entrance.keys.principal(request.headers()) {
         Ok(Some(principal)) => {
@@ -44,6 +49,8 @@ pub(crate) async fn authenticate(State(entrance): State<Arc<Entrance>>, mut requ
         }
     }
     entrance.priority.mark(&mut request);
+    let deadline = Deadline::after(Instant::now().into_std(), entrance.answer_timeout);
+    request.extensions_mut().insert(deadline);
     next.run(request).await
 }
 
@@ -54,10 +61,72 @@ pub(crate) async fn bound(State(entrance): State<Arc<Entrance>>, request: Reques
         let detail = format!("the request body is longer than {max} bytes");
         return problem(StatusCode::PAYLOAD_TOO_LARGE, "too-large", &detail);
     }
-    let known = request.body().size_hint().exact().is_some();
-    let limit = usize::try_from(max).unwrap_or(usize::MAX);
-    let bounded = |body| if known { body } else { Body::new(Limited::new(body, limit)) };
-    next.run(request.map(bounded)).await
+    let state = Arc::new(BodyState::default());
+    let bounded = |body| Body::new(Bounded { body, left: max, state: Arc::clone(&state) });
+    let response = next.run(request.map(bounded)).await;
+    if response.status() != StatusCode::BAD_GATEWAY {
+        return response;
+    }
+    // What looks like a broken upstream was the caller's own doing.
+    match state.0.load(Ordering::Relaxed) {
+        TOO_LONG => {
+            let detail = format!("the request body is longer than {max} bytes");
+            problem(StatusCode::PAYLOAD_TOO_LARGE, "too-large", &detail)
+        }
+        BROKEN => problem(StatusCode::BAD_REQUEST, "body-broken", "the request body broke off before its end"),
+        _ => response,
+    }
+}
+
+/// What became of a request body.
+#[derive(Debug, Default)]
+struct BodyState(AtomicU8);
+
+const TOO_LONG: u8 = 1;
+const BROKEN: u8 = 2;
+
+/// A request body that fails when it grows too long, and remembers why it failed.
+struct Bounded {
+    body: Body,
+    left: u64,
+    state: Arc<BodyState>,
+}
+
+impl http_body::Body for Bounded {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        Poll::Ready(match frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match self.left.checked_sub(length) {
+                    Some(left) => {
+                        self.left = left;
+                        Some(Ok(frame))
+                    }
+                    None => {
+                        self.state.0.store(TOO_LONG, Ordering::Relaxed);
+                        Some(Err("the request body is too long".into()))
+                    }
+                }
+            }
+            Some(Err(error)) => {
+                self.state.0.store(BROKEN, Ordering::Relaxed);
+                Some(Err(error.into()))
+            }
+            None => None,
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// One event per request, when its head is out: no query, no body, no key, no tenant.

@@ -69,7 +69,12 @@ impl Gateway {
 
         let draining = Arc::new(AtomicBool::new(false));
         let keys = Keys::new(config);
-        let entrance = Arc::new(Entrance { keys, priority: prio.clone(), max_body_bytes: config.max_body_bytes });
+        let entrance = Arc::new(Entrance {
+            keys,
+            priority: prio.clone(),
+            max_body_bytes: config.max_body_bytes,
+            answer_timeout: Duration::from_secs(config.answer_timeout_seconds),
+        });
         let ready = State((Arc::clone(&draining), backends.clone()));
         let router = Router::new()
             .route_service("/v1/{*rest}", stack)
@@ -78,8 +83,8 @@ impl Gateway {
             .route_service("/metrics", scale.metrics_service())
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(move || async move { readyz(&ready.0) }))
-            .fallback(|| async { problem(StatusCode::NOT_FOUND, "no-route", "there is nothing at this path") })
-            .layer(from_fn(log));
+            .fallback(|| async { problem(StatusCode::NOT_FOUND, "no-route", "there is nothing at this path") });
+        let router = if config.access_log { router.layer(from_fn(log)) } else { router };
         let drain_timeout = Duration::from_secs(config.drain_timeout_seconds);
         Ok(Self { router, priority: prio, balance: backends, autoscale: scale, draining, drain_timeout })
     }

@@ -1,0 +1,232 @@
+//! The gateway on real input: real prompts and arrivals come through whole, a client that leaves frees its slot, and bad
+//! input gets the right status and leaks nothing.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use forebay_gateway::{Config, Upstream};
+use forebay_model_server::{ChatRequest, Faults, ModelServer, expected_body};
+use forebay_tests::Stack;
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+type Http = Client<HttpConnector, Full<Bytes>>;
+
+fn client() -> Http {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+fn chat(url: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
+    Request::post(format!("{url}/v1/chat/completions"))
+        .header("content-type", "application/json")
+        .body(Full::new(body.into()))
+        .expect("valid")
+}
+
+async fn ask(http: &Http, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    let (head, body) = http.request(request).await.expect("an answer").into_parts();
+    Response::from_parts(head, body.collect().await.expect("a whole body").to_bytes())
+}
+
+fn wide(seats: usize) -> Config {
+    let mut config = Config::default();
+    config.priority.limit = seats;
+    config.access_log = false;
+    config
+}
+
+fn fast(slots: usize) -> forebay_model_server::Config {
+    ModelServer::builder()
+        .model("sim-7b")
+        .slots(slots as _)
+        .kv_tokens(100_000_000)
+        .prefill_tokens_per_second(1e7)
+        .decode_tokens_per_second(2e4)
+        .build()
+        .expect("valid")
+}
+
+fn json(value: &serde_json::Value) -> (String, Bytes) {
+    let text = value.to_string();
+    let request: ChatRequest = serde_json::from_str(&text).expect("a chat request");
+    (text, expected_body(&request).expect("a good request"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn eighty_two_turn_conversations_come_through_as_the_model_server_says() {
+    let stack = Stack::start(vec![fast(16), fast(8), fast(4)], wide(64)).await;
+    let http = client();
+    let mut asked = 0;
+    for line in include_str!("../data/mt_bench_question.jsonl").lines() {
+        let question: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let mut messages = Vec::new();
+        for turn in question["turns"].as_array().expect("turns") {
+            messages.push(serde_json::json!({"role": "user", "content": turn}));
+            let (text, expected) = json(&serde_json::json!({"model": "sim-7b", "messages": messages}));
+            let answer = ask(&http, chat(&stack.url, text)).await;
+            assert_eq!((answer.status().as_u16(), answer.body()), (200, &expected));
+            let answer: serde_json::Value = serde_json::from_slice(answer.body()).expect("JSON");
+            messages.push(answer["choices"][0]["message"].clone());
+            asked += 1;
+        }
+    }
+    assert_eq!(asked, 160);
+}
+
+/// The first ten minutes of a production trace, sixty times as fast: arrivals, input and output lengths.
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_minutes_of_a_real_trace_lose_nothing() {
+    let stack = Stack::start(vec![fast(256), fast(256), fast(256)], wide(768)).await;
+    let http = client();
+    let started = tokio::time::Instant::now();
+    let mut exchanges = tokio::task::JoinSet::new();
+    for (i, line) in include_str!("../data/azure_conv_first10min.csv").lines().skip(1).enumerate() {
+        let numbers: Vec<u64> = line.split(',').map(|number| number.parse().expect("a number")).collect();
+        let [at, input, output] = numbers[..] else { panic!("three columns: {line}") };
+        tokio::time::sleep_until(started + Duration::from_millis(at) / 60).await;
+        let prompt = format!("{i} {}", "word ".repeat(input as usize)); // four characters a token, about
+        let (text, expected) = json(&serde_json::json!({
+            "model": "sim-7b", "messages": [{"role": "user", "content": prompt}],
+            "min_tokens": output, "max_tokens": output, "ignore_eos": true,
+        }));
+        let (http, request) = (http.clone(), chat(&stack.url, text));
+        exchanges.spawn(async move {
+            let answer = ask(&http, request).await;
+            assert_eq!(answer.status(), 200, "{:?}", answer.body());
+            assert_eq!(answer.body(), &expected, "the answer is the model server's own");
+        });
+    }
+    let mut done = 0;
+    while let Some(exchange) = exchanges.join_next().await {
+        exchange.expect("every request is answered");
+        done += 1;
+    }
+    assert_eq!(done, 2867);
+    let endpoints = stack.gateway.balance().snapshot();
+    assert_eq!(endpoints.iter().map(|endpoint| endpoint.success).sum::<u64>(), done);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_in_mid_stream_frees_the_slot_within_100_ms() {
+    let slow = ModelServer::builder().model("sim-7b").slots(1).decode_tokens_per_second(50.0).build().expect("valid");
+    let stack = Stack::start(vec![slow], wide(1)).await;
+    let http = client();
+    let text = r#"{"model":"sim-7b","stream":true,"max_tokens":100000,"ignore_eos":true,"messages":[{"role":"user","content":"x"}]}"#;
+    let mut body = http.request(chat(&stack.url, text)).await.expect("a head").into_body();
+    body.frame().await.expect("a frame").expect("data");
+    assert_eq!(stack.servers[0].stats().running, 1);
+    drop(body);
+    let left = Instant::now();
+    while stack.servers[0].stats().running > 0 || stack.gateway.priority().snapshot().classes[2].in_flight > 0 {
+        assert!(left.elapsed() < Duration::from_secs(10), "the slot is never freed");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(left.elapsed() < Duration::from_millis(100), "freed after {:?}", left.elapsed());
+    assert_eq!(stack.servers[0].stats().cancelled, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_bodies_get_the_right_status_and_the_next_request_works() {
+    let stack = Stack::start(vec![fast(4)], wide(4)).await;
+    let http = client();
+    let good = r#"{"model":"sim-7b","messages":[{"role":"user","content":"x"}]}"#;
+    for (body, status, named) in [
+        ("", 400, ""),
+        ("hello", 400, "JSON"),
+        ("{\"model\":", 400, "JSON"),
+        ("{\"model\":\"sim-7b\",\"model\":\"sim-7b\",\"messages\":[]}", 400, "model"),
+        ("{\"model\":\"nobody\",\"messages\":[{\"role\":\"user\",\"content\":\"x\"}]}", 404, "nobody"),
+        ("{\"model\":\"sim-7b\"}", 400, "messages"),
+    ] {
+        let answer = ask(&http, chat(&stack.url, body)).await;
+        let text = String::from_utf8_lossy(answer.body()).into_owned();
+        assert_eq!(answer.status(), status, "{body}: {text}");
+        assert!(text.contains(named), "{body}: {text}");
+        assert_eq!(ask(&http, chat(&stack.url, good)).await.status(), 200);
+    }
+    for name in ["p9", "P3", "urgent", "", "p0, p1"] {
+        let mut request = chat(&stack.url, good);
+        request.headers_mut().insert("x-priority", name.parse().expect("a value"));
+        assert_eq!(ask(&http, request).await.status(), 200, "{name:?}");
+    }
+    let classes = stack.gateway.priority().snapshot().classes;
+    assert_eq!((classes[0].offered, classes[1].offered), (0, 0), "nobody rose above P2 by a header");
+    let mut request = chat(&stack.url, good);
+    request.headers_mut().insert("x-filler", "a".repeat(64 << 10).parse().expect("a value"));
+    assert_eq!(ask(&http, request).await.status(), 200, "64 KiB of header are carried");
+}
+
+/// Sends raw bytes, and returns all that comes back.
+async fn raw(url: &str, parts: &[&[u8]], finish: bool) -> String {
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("the gateway listens");
+    for part in parts {
+        if stream.write_all(part).await.is_err() {
+            break; // it has answered and closed already
+        }
+    }
+    if finish {
+        let _ = stream.shutdown().await;
+    }
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(Ok(read @ 1..)) = tokio::time::timeout(Duration::from_secs(2), stream.read(&mut buffer)).await {
+        answer.extend_from_slice(&buffer[..read]);
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_without_end_and_bodies_cut_short_are_told_so() {
+    let stack = Stack::start(vec![fast(4)], wide(4)).await;
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n";
+    let huge = format!("{head}content-length: 104857600\r\n\r\n");
+    let answer = raw(&stack.url, &[huge.as_bytes()], false).await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("urn:forebay:problem:too-large"), "{answer}");
+    let chunked = format!("{head}transfer-encoding: chunked\r\n\r\n");
+    let mut chunk = b"100000\r\n".to_vec();
+    chunk.extend(vec![b'a'; 1 << 20]);
+    chunk.extend(b"\r\n");
+    let parts: Vec<&[u8]> = std::iter::once(chunked.as_bytes()).chain(std::iter::repeat_n(&chunk[..], 9)).collect();
+    let answer = raw(&stack.url, &parts, false).await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    let cut = format!("{head}content-length: 100\r\n\r\n{{\"model\"");
+    let answer = raw(&stack.url, &[cut.as_bytes()], true).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let good = r#"{"model":"sim-7b","messages":[{"role":"user","content":"x"}]}"#;
+    assert_eq!(ask(&client(), chat(&stack.url, good)).await.status(), 200);
+    assert!(stack.gateway.priority().snapshot().classes.iter().all(|class| class.in_flight == 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstreams_that_refuse_hang_or_fail_hang_nobody() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let mut config = wide(8);
+    config.answer_timeout_seconds = 1;
+    config.upstreams.push(Upstream::new(format!("http://{free}"), 9)); // nobody listens there
+    let stack = Stack::start(vec![fast(4)], config).await;
+    let http = client();
+    let good = r#"{"model":"sim-7b","messages":[{"role":"user","content":"x"}]}"#;
+    assert_eq!(ask(&http, chat(&stack.url, good)).await.status(), 200, "a refused connection goes to another");
+    let faults = |set: fn(&mut Faults)| {
+        let mut faults = Faults::default();
+        set(&mut faults);
+        stack.servers[0].faults(faults);
+    };
+    faults(|faults| faults.hang_share = 1.0);
+    let hung = ask(&http, chat(&stack.url, good)).await;
+    assert_eq!(hung.status(), 504);
+    assert!(String::from_utf8_lossy(hung.body()).contains("deadline-exceeded"));
+    faults(|faults| faults.error_share = 1.0);
+    assert_eq!(ask(&http, chat(&stack.url, good)).await.status(), 500, "a status passes as it is");
+    faults(|_| ());
+    assert_eq!(ask(&http, chat(&stack.url, good)).await.status(), 200);
+    let missing =
+        ask(&http, Request::get(format!("{}/nowhere", stack.url)).body(Full::default()).expect("valid")).await;
+    assert_eq!(missing.status(), 404);
+    assert!(stack.gateway.priority().snapshot().classes.iter().all(|class| class.in_flight == 0 && class.queued == 0));
+    assert!(stack.gateway.balance().snapshot().iter().all(|endpoint| endpoint.in_flight == 0));
+}
