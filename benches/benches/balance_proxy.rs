@@ -50,7 +50,10 @@ async fn compare(fleet: &[(Server, u32)], load: &Load) -> [Measured; 2] {
 }
 
 fn show(report: &mut Report, kind: &str, [ours, nginx]: &[Measured; 2]) {
-    println!("\n{kind}\n{:<10} {:>10} {:>10} {:>10} {:>14} {:>8}", "", "answers/s", "p50 us", "p99 us", "CPU us/answer", "errors");
+    println!(
+        "\n{kind}\n{:<10} {:>10} {:>10} {:>10} {:>14} {:>8}",
+        "", "answers/s", "p50 us", "p99 us", "CPU us/answer", "errors"
+    );
     for (name, it) in [("forebay", ours), ("nginx", nginx)] {
         let (p50, p99) = (it.latency.value_at_quantile(0.5), it.latency.value_at_quantile(0.99));
         println!("{name:<10} {:>10.0} {p50:>10} {p99:>10} {:>14.1} {:>8}", it.rate(), it.cpu_per_request(), it.errors);

@@ -2,7 +2,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-/// A server process that is killed when it is dropped.
+/// A server process that is ended when it is dropped.
 #[derive(Debug)]
 pub struct Server {
     child: Child,
@@ -47,6 +47,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // A polite end first: nginx would leave its workers behind.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        for _ in 0..100 {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

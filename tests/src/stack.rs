@@ -13,6 +13,7 @@ pub struct Stack {
     /// The model servers.
     pub servers: Vec<Handle>,
     _stop: oneshot::Sender<()>,
+    _folder: tempfile::TempDir,
 }
 
 impl Stack {
@@ -22,20 +23,22 @@ impl Stack {
     ///
     /// Something cannot be started.
     pub async fn start(models: Vec<forebay_model_server::Config>, mut config: Config) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        config.jobs.file = folder.path().join("jobs.redb");
         let mut servers = Vec::new();
         for (weight, model) in (1..=models.len() as u16).rev().zip(models) {
             let server = serve(free().await, model, std::future::pending()).expect("a model server");
             config.upstreams.push(Upstream::new(server.url(), weight));
             servers.push(server);
         }
-        let gateway = Gateway::new(&config).expect("a valid configuration");
+        let gateway = Gateway::new(&config).await.expect("a valid configuration");
         let listener = free().await;
         let url = format!("http://{}", listener.local_addr().expect("bound"));
         let (stop, stopped) = oneshot::channel::<()>();
         tokio::spawn(gateway.clone().serve(listener, async {
             let _ = stopped.await; // dropping the stack stops it
         }));
-        Self { url, gateway, servers, _stop: stop }
+        Self { url, gateway, servers, _stop: stop, _folder: folder }
     }
 }
 

@@ -160,6 +160,26 @@ async fn bad_bodies_get_the_right_status_and_the_next_request_works() {
     assert_eq!(ask(&http, request).await.status(), 200, "64 KiB of header are carried");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_accepted_at_once_and_its_answer_is_the_model_servers_own() {
+    let stack = Stack::start(vec![fast(4)], wide(4)).await;
+    let http = client();
+    let (text, expected) =
+        json(&serde_json::json!({"model": "sim-7b", "messages": [{"role": "user", "content": "x"}]}));
+    let mut request = chat(&stack.url, text);
+    request.headers_mut().insert("prefer", "respond-async".parse().expect("a value"));
+    let accepted = ask(&http, request).await;
+    assert_eq!(accepted.status(), 202, "{:?}", accepted.body());
+    let location = accepted.headers()["location"].to_str().expect("ASCII").to_owned();
+    let (path, token) = location.split_once('?').expect("a token, as there is no principal");
+    let get = |target: String| Request::get(format!("{}{target}", stack.url)).body(Full::default()).expect("valid");
+    let mut wait = get(format!("{path}/result?{token}"));
+    wait.headers_mut().insert("prefer", "wait=20".parse().expect("a value"));
+    let result = ask(&http, wait).await;
+    assert_eq!((result.status().as_u16(), result.body()), (200, &expected));
+    assert_eq!(ask(&http, get(path.to_owned())).await.status(), 404, "without the token there is no such job");
+}
+
 /// Sends raw bytes, and returns all that comes back.
 async fn raw(url: &str, parts: &[&[u8]], finish: bool) -> String {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("the gateway listens");

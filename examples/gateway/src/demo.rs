@@ -9,7 +9,7 @@ use crate::config::{Config, Key, Upstream};
 pub struct Demo {
     /// The gateway's configuration: three upstreams of weights 3, 2 and 1, and two keys.
     pub config: Config,
-    /// The servers; they end when this is dropped.
+    /// The servers; they end with the process.
     pub servers: Vec<Handle>,
 }
 

@@ -1,6 +1,6 @@
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -8,15 +8,20 @@ use axum::extract::State;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use forebay_autoscale::{AutoscaleHandle, AutoscaleLayer, Capacity, ScalePolicy, Take};
-use forebay_balance::{Balance, BalanceHandle, Endpoint};
+use forebay_balance::client::HttpBalanceBuilder;
+use forebay_balance::{Balance, BalanceHandle, Endpoint, HttpBalance};
 use forebay_core::ConfigError;
+use forebay_offload::redb::RedbStore;
+use forebay_offload::{JobQueue, JobRouter, OffloadLayer, Worker};
 use forebay_priority::{PriorityConfig, PriorityHandle, PriorityLayer};
 use http::StatusCode;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tower::ServiceBuilder;
 
 use crate::auth::{self, Keys};
-use crate::config::Config;
+use crate::config::{Config, Upstream};
 use crate::entrance::{Entrance, authenticate, bound, log};
 use crate::problem::problem;
 
@@ -27,45 +32,58 @@ pub struct Gateway {
     priority: PriorityHandle,
     balance: BalanceHandle,
     autoscale: AutoscaleHandle,
+    jobs: Arc<Jobs>,
     draining: Arc<AtomicBool>,
     drain_timeout: Duration,
 }
 
-/// The preset for tenants without a wish; callers may ask for less with this header.
+/// The job worker, and how to end it.
+#[derive(Debug)]
+struct Jobs {
+    stop: watch::Sender<bool>,
+    worker: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// The header in which callers may ask for a less urgent class.
 const WISH: &str = "x-priority";
 
 impl Gateway {
-    /// Builds all layers.
+    /// Builds all layers, opens the job file and starts the job worker, which ends with the last clone of the gateway.
     ///
     /// # Errors
     ///
-    /// Every field that is out of range, of the gateway and then of the first layer that has one.
-    pub fn new(config: &Config) -> Result<Self, ConfigError> {
+    /// Every field that is out of range, of the gateway and then of the first layer that has one; or the job file
+    /// cannot be opened.
+    pub async fn new(config: &Config) -> Result<Self, ConfigError> {
         config.validate()?;
-        let (balance, backends) = config
-            .upstreams
-            .iter()
-            .fold(Balance::http(), |builder, upstream| {
-                let endpoint = Endpoint::new(&upstream.url).weight(upstream.weight).http2(upstream.http2);
-                builder.endpoint(match upstream.max_concurrency {
-                    Some(requests) => endpoint.max_concurrency(requests),
-                    None => endpoint,
-                })
-            })
-            .build_with_handle()?;
+        let (balance, backends) = balance(config)?;
         let (priority, prio) = PriorityLayer::builder()
             .config(PriorityConfig::four_class(config.priority.limit))
             .classify(auth::tiers(config))
             .wish_header(WISH)
             .build_with_handle()?;
+        let queue = jobs(config).await?;
         let replicas = backends.clone();
         let (observe, scale) = AutoscaleLayer::builder()
             .policy(policy(config)?)
             .source("priority", prio.clone(), Take::All)
+            .source("offload", queue.clone(), Take::Queued)
             .replicas(move |pool| replicas.replicas(pool))
             .build_with_handle()?;
-        // A request's way, from the outside in.
-        let stack = ServiceBuilder::new().layer(observe).layer(priority).service(balance.into_infallible());
+        let offload = OffloadLayer::new(queue.clone());
+        // A request's way, from the outside in; a job enters again at the priority layer.
+        let inner = ServiceBuilder::new().layer(priority).service(balance.into_infallible());
+        let worker = Worker::builder(queue.clone(), inner.clone())
+            .concurrency(config.jobs.concurrency)
+            .yield_to(prio.clone())
+            .build()?;
+        let (stop, mut stopped) = watch::channel(false);
+        let worker = tokio::spawn(async move {
+            // Over when it is said so, or when the last gateway is gone.
+            let summary = worker.run(async move { drop(stopped.wait_for(|stopped| *stopped).await) }).await;
+            tracing::info!(?summary, "the job worker has ended");
+        });
+        let stack = ServiceBuilder::new().layer(observe).layer(offload).service(inner);
 
         let draining = Arc::new(AtomicBool::new(false));
         let keys = Keys::new(config);
@@ -77,6 +95,7 @@ impl Gateway {
         });
         let ready = State((Arc::clone(&draining), backends.clone()));
         let router = Router::new()
+            .nest_service("/jobs", JobRouter::new(queue))
             .route_service("/v1/{*rest}", stack)
             .layer(from_fn_with_state(Arc::clone(&entrance), bound))
             .layer(from_fn_with_state(entrance, authenticate))
@@ -86,7 +105,20 @@ impl Gateway {
             .fallback(|| async { problem(StatusCode::NOT_FOUND, "no-route", "there is nothing at this path") });
         let router = if config.access_log { router.layer(from_fn(log)) } else { router };
         let drain_timeout = Duration::from_secs(config.drain_timeout_seconds);
-        Ok(Self { router, priority: prio, balance: backends, autoscale: scale, draining, drain_timeout })
+        let jobs = Arc::new(Jobs { stop, worker: Mutex::new(Some(worker)) });
+        Ok(Self { router, priority: prio, balance: backends, autoscale: scale, jobs, draining, drain_timeout })
+    }
+
+    /// Checks a configuration as far as that goes without opening the job file.
+    ///
+    /// # Errors
+    ///
+    /// Every field that is out of range, of the gateway and then of the first layer that has one.
+    pub fn check(config: &Config) -> Result<(), ConfigError> {
+        config.validate()?;
+        balance(config)?;
+        PriorityLayer::builder().config(PriorityConfig::four_class(config.priority.limit)).build()?;
+        policy(config).map(drop)
     }
 
     /// The routes, for a server of your own or for a test.
@@ -117,7 +149,7 @@ impl Gateway {
         listener: TcpListener,
         shutdown: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (stop, stopped) = watch::channel(false);
         let ended = move || {
             let mut stopped = stopped.clone();
             async move {
@@ -126,8 +158,10 @@ impl Gateway {
         };
         let observed = tokio::spawn(self.autoscale.run(ended()));
         let (draining, priority) = (Arc::clone(&self.draining), self.priority.clone());
+        let jobs = Arc::clone(&self.jobs);
         let drain = async move {
             shutdown.await;
+            jobs.stop.send_replace(true); // no job is claimed any more; those that run go on
             draining.store(true, Ordering::Release);
             drop(priority.drain()); // it has begun; its end is seen by the connections
             let _ = stop.send(true);
@@ -136,13 +170,43 @@ impl Gateway {
             ended().await;
             tokio::time::sleep(self.drain_timeout).await;
         };
+        let worker = self.jobs.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let served = async {
+            axum::serve(listener, self.router.clone()).with_graceful_shutdown(drain).await?;
+            if let Some(worker) = worker {
+                let _ = worker.await; // a panic in it was logged by the runtime
+            }
+            Ok::<_, std::io::Error>(())
+        };
         tokio::select! {
-            served = axum::serve(listener, self.router.clone()).with_graceful_shutdown(drain).into_future() => served?,
+            served = served => served?,
             () = late => tracing::warn!("the drain timeout is over: exchanges that still ran are cut"),
         }
         observed.abort();
         Ok(())
     }
+}
+
+fn balance(config: &Config) -> Result<(HttpBalance, BalanceHandle), ConfigError> {
+    let add = |builder: HttpBalanceBuilder, upstream: &Upstream| {
+        let endpoint = Endpoint::new(&upstream.url).weight(upstream.weight).http2(upstream.http2);
+        builder.endpoint(match upstream.max_concurrency {
+            Some(requests) => endpoint.max_concurrency(requests),
+            None => endpoint,
+        })
+    };
+    config.upstreams.iter().fold(Balance::http(), add).build_with_handle()
+}
+
+/// The durable job queue, in its file.
+async fn jobs(config: &Config) -> Result<JobQueue, ConfigError> {
+    let file = &config.jobs.file;
+    let problem = |error: &dyn std::fmt::Display| ConfigError::new([format!("jobs.file {}: {error}", file.display())]);
+    if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| problem(&error))?;
+    }
+    let store = RedbStore::open(file).await.map_err(|error| problem(&error))?;
+    JobQueue::builder(store, "gateway").path("/jobs").build()
 }
 
 /// The scaling policy of a configuration.

@@ -33,7 +33,7 @@ async fn run(args: Args) -> Result<(), Error> {
         return Ok(());
     }
     if args.check_config {
-        Gateway::new(&config)?;
+        Gateway::check(&config)?;
         println!("the configuration is valid");
         return Ok(());
     }
@@ -45,7 +45,7 @@ async fn run(args: Args) -> Result<(), Error> {
     } else {
         None
     };
-    let gateway = Gateway::new(&config)?;
+    let gateway = Gateway::new(&config).await?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}; set `listen` or FOREBAY_LISTEN", config.listen))?;

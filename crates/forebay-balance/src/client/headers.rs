@@ -11,6 +11,9 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 
 /// Takes out what is meant for one connection only: RFC 9110, section 7.6.1. `TE: trailers` stays, as gRPC needs it.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let trailers = headers.get(header::TE).is_some_and(|te| {
+        te.to_str().is_ok_and(|te| te.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")))
+    });
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
@@ -23,9 +26,6 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             headers.remove(name);
         }
     }
-    let trailers = headers.get(header::TE).is_some_and(|te| {
-        te.to_str().is_ok_and(|te| te.split(',').any(|part| part.trim().eq_ignore_ascii_case("trailers")))
-    });
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
@@ -42,7 +42,7 @@ mod tests {
     fn what_is_for_one_connection_goes_and_trailers_stay_wanted() {
         let mut headers = HeaderMap::new();
         for (name, value) in [
-            ("connection", "close, x-secret"),
+            ("connection", "close, TE, x-secret"),
             ("keep-alive", "timeout=5"),
             ("x-secret", "1"),
             ("transfer-encoding", "chunked"),
