@@ -43,19 +43,22 @@ impl Demo {
     /// What to try next, with the gateway at `address`.
     #[must_use]
     pub fn hints(&self, address: std::net::SocketAddr) -> String {
-        let ask = |key: &str, more: &str| {
+        let ask = |flags: &str, key: &str, more: &str| {
             format!(
-                "  curl -sN http://{address}/v1/chat/completions -H 'authorization: Bearer {key}' \\\n    -H 'content-type: \
-                 application/json' -d '{{\"model\":\"sim-7b\",{more}\"messages\":[{{\"role\":\"user\",\"content\":\"Why \
-                 dams?\"}}]}}'"
+                "  curl {flags} http://{address}/v1/chat/completions -H 'authorization: Bearer {key}' \\\n    -H \
+                 'content-type: application/json' -d '{{\"model\":\"sim-7b\",{more}\"messages\":[{{\"role\":\"user\",\
+                 \"content\":\"Why dams?\"}}]}}'"
             )
         };
+        let [enterprise, trial] = TIERS.map(|(_, _, _, key)| key);
+        let stream = ask("-sN", enterprise, "\"stream\":true,");
+        let job = ask("-si -H 'prefer: respond-async'", enterprise, "");
+        let patient = ask("-s", trial, "");
         format!(
             "Three simulated model servers (weights 3, 2, 1; 24 slots) are behind http://{address}. Try:\n\na stream, as an \
-             enterprise customer (P0):\n{}\n\na whole answer, as a trial user (P3, waits behind P0 when it is full):\n{}\n\nwhat \
-             the autoscaler sees:\n  curl -s http://{address}/metrics\n",
-            ask(TIERS[0].3, "\"stream\":true,"),
-            ask(TIERS[1].3, ""),
+             enterprise customer (P0):\n{stream}\n\na job (202 at once; ask its Location, and .../result, with the same \
+             key):\n{job}\n\na trial user (P3, who waits behind P0 when all slots are taken):\n{patient}\n\nwhat the \
+             autoscaler sees: http://{address}/metrics\n"
         )
     }
 }

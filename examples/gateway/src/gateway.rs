@@ -122,7 +122,6 @@ impl Gateway {
     }
 
     /// The routes, for a server of your own or for a test.
-    #[must_use]
     pub fn router(&self) -> Router {
         self.router.clone()
     }
