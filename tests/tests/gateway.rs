@@ -1,7 +1,7 @@
 //! The gateway on real input: real prompts and arrivals come through whole, a client that leaves frees its slot, and bad
 //! input gets the right status and leaks nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_gateway::{Config, Upstream};
@@ -120,7 +120,7 @@ async fn a_client_that_leaves_in_mid_stream_frees_the_slot_within_100_ms() {
     body.frame().await.expect("a frame").expect("data");
     assert_eq!(stack.servers[0].stats().running, 1);
     drop(body);
-    let left = Instant::now();
+    let left = tokio::time::Instant::now();
     while stack.servers[0].stats().running > 0 || stack.gateway.priority().snapshot().classes[2].in_flight > 0 {
         assert!(left.elapsed() < Duration::from_secs(10), "the slot is never freed");
         tokio::time::sleep(Duration::from_millis(1)).await;
