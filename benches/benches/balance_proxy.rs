@@ -20,6 +20,8 @@ fn models(flags: impl Fn(u32) -> Vec<String>) -> Vec<(Server, u32)> {
 /// The gateway before these servers, without an access log, as nginx has none.
 fn gateway(backends: &[(String, u32)]) -> Server {
     let mut config = "listen = \"127.0.0.1:0\"\naccess_log = false\npriority.limit = 10000\n".to_owned();
+    let jobs = std::env::temp_dir().join(format!("forebay-bench-{}.redb", std::process::id()));
+    writeln!(config, "jobs.file = {jobs:?}").expect("a String takes all");
     for (address, weight) in backends {
         write!(config, "[[upstreams]]\nurl = \"http://{address}\"\nweight = {weight}\n").expect("a String takes all");
     }

@@ -29,8 +29,8 @@ pub(crate) struct Entrance {
     pub(crate) answer_timeout: Duration,
 }
 
-/// Sets `Principal`, `Class` and `Deadline`, and takes the caller's key off: it is ours, the backends never see it.
-pub(crate) async fn authenticate(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
+/// Bounds the body, sets `Principal`, `Class` and `Deadline`, and takes the caller's key off: it is ours, the backends never see it.
+pub(crate) async fn enter(State(entrance): State<Arc<Entrance>>, mut request: Request, next: Next) -> Response {
     match entrance.keys.principal(request.headers()) {
         Ok(Some(principal)) => {
             request.extensions_mut().insert(principal);
@@ -51,12 +51,11 @@ pub(crate) async fn authenticate(State(entrance): State<Arc<Entrance>>, mut requ
     entrance.priority.mark(&mut request);
     let deadline = Deadline::after(Instant::now().into_std(), entrance.answer_timeout);
     request.extensions_mut().insert(deadline);
-    next.run(request).await
+    bound(entrance.max_body_bytes, request, next).await
 }
 
 /// Refuses a body that says it is too long at once, and cuts one that turns out to be.
-pub(crate) async fn bound(State(entrance): State<Arc<Entrance>>, request: Request, next: Next) -> Response {
-    let max = entrance.max_body_bytes;
+async fn bound(max: u64, request: Request, next: Next) -> Response {
     if request.body().size_hint().lower() > max {
         let detail = format!("the request body is longer than {max} bytes");
         return problem(StatusCode::PAYLOAD_TOO_LARGE, "too-large", &detail);

@@ -22,7 +22,7 @@ use tower::ServiceBuilder;
 
 use crate::auth::{self, Keys};
 use crate::config::{Config, Upstream};
-use crate::entrance::{Entrance, authenticate, bound, log};
+use crate::entrance::{Entrance, enter, log};
 use crate::problem::problem;
 
 /// A gateway: the layers, put together as a configuration says.
@@ -97,8 +97,7 @@ impl Gateway {
         let router = Router::new()
             .nest_service("/jobs", JobRouter::new(queue))
             .route_service("/v1/{*rest}", stack)
-            .layer(from_fn_with_state(Arc::clone(&entrance), bound))
-            .layer(from_fn_with_state(entrance, authenticate))
+            .layer(from_fn_with_state(entrance, enter))
             .route_service("/metrics", scale.metrics_service())
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(move || async move { readyz(&ready.0) }))
