@@ -161,6 +161,29 @@ async fn bad_bodies_get_the_right_status_and_the_next_request_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_deterministic_question_is_answered_without_the_backend() {
+    let stack = Stack::start(vec![fast(4)], wide(4)).await;
+    let http = client();
+    for stream in [false, true] {
+        let text = format!(
+            r#"{{"model":"sim-7b","temperature":0,"stream":{stream},"messages":[{{"role":"user","content":"x"}}]}}"#
+        );
+        let served = stack.servers[0].stats().received;
+        let first = ask(&http, chat(&stack.url, text.clone())).await;
+        let again = ask(&http, chat(&stack.url, text)).await;
+        assert_eq!((first.status().as_u16(), first.body()), (200, again.body()));
+        let status = again.headers()["cache-status"].to_str().expect("ASCII");
+        assert!(status.contains("hit"), "{status}");
+        assert_eq!(stack.servers[0].stats().received, served + 1);
+    }
+    let sampled = r#"{"model":"sim-7b","messages":[{"role":"user","content":"x"}]}"#;
+    for _ in 0..2 {
+        let answer = ask(&http, chat(&stack.url, sampled)).await;
+        assert!(!answer.headers()["cache-status"].to_str().expect("ASCII").contains("hit"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_accepted_at_once_and_its_answer_is_the_model_servers_own() {
     let stack = Stack::start(vec![fast(4)], wide(4)).await;
     let http = client();

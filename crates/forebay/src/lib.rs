@@ -5,6 +5,7 @@
 //! | feature | module | what it does |
 //! |---|---|---|
 //! | `priority` | [`priority`] | who goes next when the backend is full, and who is refused at once |
+//! | `cache` | [`cache`] | the same answer again, without the backend |
 //! | `offload` | [`offload`] | 202 now, the answer later, from a durable job |
 //! | `balance` | [`balance`] | the right backend for the next request |
 //! | `autoscale` | [`autoscale`] | how many replicas are needed |
@@ -15,6 +16,8 @@
 pub use forebay_autoscale as autoscale;
 #[cfg(feature = "balance")]
 pub use forebay_balance as balance;
+#[cfg(feature = "cache")]
+pub use forebay_cache as cache;
 pub use forebay_core as core;
 #[cfg(feature = "offload")]
 pub use forebay_offload as offload;
@@ -27,6 +30,8 @@ pub mod prelude {
     pub use crate::autoscale::{AutoscaleHandle, AutoscaleLayer, ScalePolicy, Take};
     #[cfg(feature = "balance")]
     pub use crate::balance::{Balance, BalanceHandle, Endpoint};
+    #[cfg(feature = "cache")]
+    pub use crate::cache::{CacheHandle, CacheLayer, JsonRoute};
     #[cfg(feature = "offload")]
     pub use crate::offload::{JobQueue, JobRouter, OffloadLayer, Worker};
     #[cfg(feature = "priority")]

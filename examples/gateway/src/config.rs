@@ -23,6 +23,8 @@ pub struct Config {
     pub drain_timeout_seconds: u64,
     /// How many exchanges may run at the backends at once.
     pub priority: Priority,
+    /// The response cache.
+    pub cache: Cache,
     /// The job queue behind `Prefer: respond-async`.
     pub jobs: Jobs,
     /// What the autoscaler is told.
@@ -42,6 +44,17 @@ pub struct Config {
 pub struct Priority {
     /// Seats for all classes together, 0 to 1,000,000; 0 pauses.
     pub limit: usize,
+}
+
+/// Settings of the response cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Cache {
+    /// The size of the memory tier, in bytes, at least 4 MiB.
+    pub max_bytes: u64,
+    /// How long a chat, completion or embedding answer stays fresh, in seconds.
+    pub fresh_seconds: u64,
 }
 
 /// Settings of the job queue.
@@ -125,6 +138,7 @@ impl Default for Config {
             access_log: true,
             drain_timeout_seconds: 30,
             priority: Priority::default(),
+            cache: Cache::default(),
             jobs: Jobs::default(),
             autoscale: Autoscale::default(),
             tiers: BTreeMap::new(),
@@ -137,6 +151,12 @@ impl Default for Config {
 impl Default for Priority {
     fn default() -> Self {
         Self { limit: 64 }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { max_bytes: 256 << 20, fresh_seconds: 3600 }
     }
 }
 

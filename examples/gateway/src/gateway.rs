@@ -10,6 +10,7 @@ use axum::routing::get;
 use forebay_autoscale::{AutoscaleHandle, AutoscaleLayer, Capacity, ScalePolicy, Take};
 use forebay_balance::client::HttpBalanceBuilder;
 use forebay_balance::{Balance, BalanceHandle, Endpoint, HttpBalance};
+use forebay_cache::{CacheLayer, JsonRoute};
 use forebay_core::ConfigError;
 use forebay_offload::redb::RedbStore;
 use forebay_offload::{JobQueue, JobRouter, OffloadLayer, Worker};
@@ -83,7 +84,8 @@ impl Gateway {
             let summary = worker.run(async move { drop(stopped.wait_for(|stopped| *stopped).await) }).await;
             tracing::info!(?summary, "the job worker has ended");
         });
-        let stack = ServiceBuilder::new().layer(observe).layer(offload).service(inner);
+        let cache = cache(config)?;
+        let stack = ServiceBuilder::new().layer(observe).layer(cache).layer(offload).service(inner);
 
         let draining = Arc::new(AtomicBool::new(false));
         let keys = Keys::new(config);
@@ -117,6 +119,7 @@ impl Gateway {
         config.validate()?;
         balance(config)?;
         PriorityLayer::builder().config(PriorityConfig::four_class(config.priority.limit)).build()?;
+        cache(config)?;
         policy(config).map(drop)
     }
 
@@ -194,6 +197,17 @@ fn balance(config: &Config) -> Result<(HttpBalance, BalanceHandle), ConfigError>
         })
     };
     config.upstreams.iter().fold(Balance::http(), add).build_with_handle()
+}
+
+/// The memory cache for answers that are the same each time.
+fn cache(config: &Config) -> Result<CacheLayer, ConfigError> {
+    let fresh = Duration::from_secs(config.cache.fresh_seconds);
+    CacheLayer::builder()
+        .max_bytes(config.cache.max_bytes)
+        .json(JsonRoute::openai_chat("/v1/chat/completions").fresh_for(fresh))
+        .json(JsonRoute::openai_completions("/v1/completions").fresh_for(fresh))
+        .json(JsonRoute::openai_embeddings("/v1/embeddings").fresh_for(fresh))
+        .build()
 }
 
 /// The durable job queue, in its file.

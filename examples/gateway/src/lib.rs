@@ -1,6 +1,6 @@
 //! The gateway of the forebay family, as a library: what the binary, the tests and the benchmarks share.
 //!
-//! `/v1/*` goes through authentication, the autoscale signal, the job offload, the priority queues and the balancer to the model servers;
+//! `/v1/*` goes through authentication, the autoscale signal, the cache, the job offload, the priority queues and the balancer to the model servers;
 //! `/jobs/*`, `/metrics`, `/healthz` and `/readyz` are answered here.
 
 mod args;
@@ -16,7 +16,7 @@ use forebay_core::ConfigError;
 
 pub use args::{Args, Command};
 pub use auth::{AuthError, Keys, tiers};
-pub use config::{Autoscale, Config, Jobs, Key, Priority, Upstream};
+pub use config::{Autoscale, Cache, Config, Jobs, Key, Priority, Upstream};
 pub use demo::Demo;
 pub use gateway::Gateway;
 
