@@ -9,7 +9,7 @@
 //! HTTP/1.1 200 OK
 //! ```
 //!
-//! Two reports run at a time, two seconds each. Ask for eight at once (`curl -Z`) and see who waits, and for how long.
+//! Two reports run at a time, 300 ms each. Ask for eight at once (`curl -Z`) and see who waits, and for how long.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn app(seats: usize) -> Result<Router, Box<dyn std::error::Error>> {
     };
     let priority = PriorityLayer::builder().config(PriorityConfig::four_class(seats)).classify(class).build()?;
     let report = || async {
-        tokio::time::sleep(Duration::from_secs(2)).await; // the slow backend
+        tokio::time::sleep(Duration::from_millis(300)).await; // the slow backend
         "the report\n"
     };
     Ok(Router::new().route("/report", get(report)).layer(priority))
@@ -61,9 +61,7 @@ mod tests {
         let (batch, customer) = (ask("free"), ask("pro"));
         assert_eq!(first.await.expect("no panic").0, 200);
         let (batch, customer) = (batch.await.expect("no panic"), customer.await.expect("no panic"));
-        // The customer waits 2 s for the seat, longer than its class may: refused at once after 0.5 s, not served late.
-        assert_eq!(customer.0, 429);
-        assert_eq!(batch.0, 200);
-        assert!(customer.1 < batch.1);
+        assert_eq!((customer.0, batch.0), (200, 200));
+        assert!(customer.1 < batch.1, "it came later, and is served first");
     }
 }

@@ -190,16 +190,15 @@ where
                         let permit = this.permit.take().expect("held until the end");
                         this.tried.push(permit.index());
                         permit.fail();
-                        // Running => Readying elsewhere: only if it never left, and there is somebody else.
+                        // Running => Readying elsewhere: only if it never left, and there is somebody else. It is asked
+                        // first, as a pick that comes to nothing would count as a cancelled exchange.
                         if this.tried.len() <= REDIALS
+                            && let Some(request) = R::again(&mut error)
                             && let Ok(()) = pick(this.shared, this.tried, *this.class, this.permit, this.service)
                         {
-                            if let Some(request) = R::again(&mut error) {
-                                *this.request = Some(request);
-                                this.step.set(Step::Readying);
-                                continue;
-                            }
-                            *this.permit = None;
+                            *this.request = Some(request);
+                            this.step.set(Step::Readying);
+                            continue;
                         }
                         this.step.set(Step::Done);
                         return Poll::Ready(Err(error));

@@ -149,6 +149,7 @@ async fn what_may_have_been_seen_and_a_status_are_never_sent_again() {
     assert!(balance.oneshot(Request::new(())).await.is_err());
     assert_eq!(seens[1].lock().unwrap().calls, 0);
     assert!(idle(&handle));
+    assert_eq!((handle.snapshot()[0].error, handle.snapshot()[1].picks), (1, 0), "the other was not even picked");
     let (balance, handle, seens) = fleet(&[("busy", 9, None), ("good", 1, None)]);
     let response = balance.oneshot(Request::new(())).await.expect("a status is an answer");
     assert_eq!(response.status(), 503);

@@ -2,7 +2,7 @@ use forebay_core::ConfigError;
 use forebay_model_server::{Handle, ModelServer, serve};
 use tokio::net::TcpListener;
 
-use crate::config::{Config, Key, Upstream};
+use crate::config::{Config, Key, Priority, Upstream};
 
 /// A fleet of simulated model servers in this process, and the configuration of a gateway before it.
 #[derive(Debug)]
@@ -31,7 +31,9 @@ impl Demo {
             config.upstreams.push(Upstream::new(server.url(), weight));
             servers.push(server);
         }
-        config.priority.limit = 24;
+        if config.priority == Priority::default() {
+            config.priority.limit = 24; // as many as the servers have slots
+        }
         for (tenant, tier, class, key) in TIERS {
             config.tiers.insert(tier.into(), class.into());
             config.keys.push(Key { tenant: tenant.into(), tier: tier.into(), key: key.into() });

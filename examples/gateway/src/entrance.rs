@@ -51,7 +51,12 @@ pub(crate) async fn enter(State(entrance): State<Arc<Entrance>>, mut request: Re
     entrance.priority.mark(&mut request);
     let deadline = Deadline::after(Instant::now().into_std(), entrance.answer_timeout);
     request.extensions_mut().insert(deadline);
-    bound(entrance.max_body_bytes, request, next).await
+    let class = request.extensions().get::<Class>().copied();
+    let mut response = bound(entrance.max_body_bytes, request, next).await;
+    if let Some(class) = class {
+        response.extensions_mut().insert(class); // for the access log
+    }
+    response
 }
 
 /// Refuses a body that says it is too long at once, and cuts one that turns out to be.
@@ -139,7 +144,7 @@ pub(crate) async fn log(request: Request, next: Next) -> Response {
         %method,
         path,
         status = response.status().as_u16(),
-        class = rejection.and_then(|rejection| rejection.class).map(Class::as_str),
+        class = response.extensions().get::<Class>().copied().map(Class::as_str),
         refused = rejection.map(|rejection| rejection.reason.as_str()),
         head_ms = started.elapsed().as_millis() as u64,
     );

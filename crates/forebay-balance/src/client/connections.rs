@@ -35,18 +35,18 @@ impl Connections {
         Self { address, connect_timeout, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
     }
 
-    /// A connection that is idle and ready; closed ones go.
+    /// A connection that is idle and ready, the last used first. Closed ones on the way go; one whose driver has not yet
+    /// seen the end of its last exchange stays for later.
     pub(crate) fn idle(&self) -> Option<http1::SendRequest<ClientBody>> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // One whose driver has not yet seen the end of its last exchange stays for later.
-        let index = idle.iter().rposition(|connection| connection.is_ready() || connection.is_closed())?;
-        let connection = idle.remove(index);
-        if connection.is_closed() {
-            idle.retain(|connection| !connection.is_closed());
-            let index = idle.iter().rposition(http1::SendRequest::is_ready)?;
-            return Some(idle.remove(index));
+        loop {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let index = idle.iter().rposition(|connection| connection.is_ready() || connection.is_closed())?;
+            let connection = idle.remove(index);
+            drop(idle);
+            if !connection.is_closed() {
+                return Some(connection);
+            }
         }
-        Some(connection)
     }
 
     fn put(&self, connection: http1::SendRequest<ClientBody>) {

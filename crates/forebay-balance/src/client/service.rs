@@ -33,11 +33,7 @@ pub struct HttpBalance {
 impl Balance<HttpEndpoint, Redial> {
     /// A builder for endpoints that are HTTP servers.
     pub fn http() -> HttpBalanceBuilder {
-        HttpBalanceBuilder {
-            endpoints: Vec::new(),
-            connect_timeout: Duration::from_secs(1),
-            ready_timeout: Duration::from_secs(1),
-        }
+        HttpBalanceBuilder { endpoints: Vec::new(), connect_timeout: Duration::from_secs(1) }
     }
 }
 
@@ -47,7 +43,6 @@ impl Balance<HttpEndpoint, Redial> {
 pub struct HttpBalanceBuilder {
     endpoints: Vec<Endpoint<HttpUrl>>,
     connect_timeout: Duration,
-    ready_timeout: Duration,
 }
 
 impl HttpBalanceBuilder {
@@ -76,7 +71,7 @@ impl HttpBalanceBuilder {
         if self.endpoints.is_empty() {
             problems.push("endpoints is empty: at least one".to_owned());
         }
-        let mut builder = BalanceBuilder::new().ready_timeout(self.ready_timeout);
+        let mut builder = BalanceBuilder::new();
         for endpoint in self.endpoints {
             match endpoint.resolve(self.connect_timeout) {
                 Ok(endpoint) => builder = builder.endpoint(endpoint),
