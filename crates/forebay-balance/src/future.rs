@@ -41,6 +41,9 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
+        // Dropped before the permit: the work is over before its place is free.
+        #[pin]
+        step: Step<S::Future>,
         shared: Arc<Shared<S>>,
         request: Option<Request<B>>,
         class: Option<Class>,
@@ -50,8 +53,6 @@ pin_project! {
         deadline: Option<Pin<Box<Sleep>>>,
         unready: Option<Pin<Box<Sleep>>>,
         service: Option<S>,
-        #[pin]
-        step: Step<S::Future>,
         redial: PhantomData<fn() -> R>,
     }
 }

@@ -31,6 +31,9 @@ pin_project! {
     where
         S: Service<Request<B>>,
     {
+        // Dropped before the seat: the work is over before its seat is free.
+        #[pin]
+        step: Step<S::Future>,
         inner: S,
         request: Option<Request<B>>,
         shared: Arc<Shared>,
@@ -38,8 +41,6 @@ pin_project! {
         seat: Option<Seat>,
         place: Option<Place>,
         arrived: Option<Instant>,
-        #[pin]
-        step: Step<S::Future>,
     }
 }
 
