@@ -9,7 +9,8 @@
 //! HTTP/1.1 200 OK
 //! ```
 //!
-//! Two reports run at a time, 300 ms each. Ask for eight at once (`curl -Z`) and see who waits, and for how long.
+//! Two reports run at a time, 300 ms each. Ask for eight at once (`seq 8 | xargs -P8 -I_ curl …`) and see who
+//! waits, and for how long.
 
 use std::time::Duration;
 
