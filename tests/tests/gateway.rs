@@ -145,7 +145,10 @@ async fn bad_bodies_get_the_right_status_and_the_next_request_works() {
         let answer = ask(&http, chat(&stack.url, body)).await;
         let text = String::from_utf8_lossy(answer.body()).into_owned();
         assert_eq!(answer.status(), status, "{body}: {text}");
-        assert!(text.contains(named), "{body}: {text}");
+        assert_eq!(answer.headers()["content-type"], "application/problem+json", "{body}: {text}");
+        let problem: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(problem["status"], status);
+        assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(named)), "{body}: {text}");
         assert_eq!(ask(&http, chat(&stack.url, good)).await.status(), 200);
     }
     for name in ["p9", "P3", "urgent", "", "p0, p1"] {
@@ -201,6 +204,49 @@ async fn a_job_is_accepted_at_once_and_its_answer_is_the_model_servers_own() {
     let result = ask(&http, wait).await;
     assert_eq!((result.status().as_u16(), result.body()), (200, &expected));
     assert_eq!(ask(&http, get(path.to_owned())).await.status(), 404, "without the token there is no such job");
+}
+
+/// An upstream that reads a request's head, says its piece and closes; `None`: it closes at once, with a reset.
+async fn broken_upstream(piece: Option<&'static [u8]>) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let read = stream.read(&mut [0; 16]).await; // the rest stays unread: closing is then a reset
+            if let (Ok(_), Some(piece)) = (read, piece) {
+                while let Ok(Ok(1..)) =
+                    tokio::time::timeout(Duration::from_millis(20), stream.read(&mut [0; 4096])).await
+                {}
+                let _ = stream.write_all(piece).await;
+            }
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upstreams_that_reset_or_answer_garbage_are_a_bad_gateway() {
+    let garbage: &[u8] = b"\x16\x03\x01 this is no HTTP\r\n\r\n";
+    let half: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-le";
+    let lies: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello";
+    for (name, piece) in
+        [("reset", None), ("garbage", Some(garbage)), ("half a head", Some(half)), ("lies", Some(lies))]
+    {
+        let mut config = wide(4);
+        config.upstreams.push(Upstream::new(broken_upstream(piece).await, 1));
+        let stack = Stack::start(Vec::new(), config).await;
+        let good = r#"{"model":"sim-7b","messages":[{"role":"user","content":"a secret"}]}"#;
+        for _ in 0..3 {
+            let answer = ask(&client(), chat(&stack.url, good)).await;
+            let text = String::from_utf8_lossy(answer.body()).into_owned();
+            assert_eq!((answer.status().as_u16(), name), (502, name), "{text}");
+            assert_eq!(answer.headers()["content-type"], "application/problem+json", "{name}");
+            assert!(text.contains("urn:forebay:problem:upstream-failed"), "{name}: {text}");
+            assert!(!text.contains("secret") && !text.contains("127.0.0.1"), "{name} leaks: {text}");
+        }
+        assert!(stack.gateway.priority().snapshot().classes.iter().all(|class| class.in_flight == 0), "{name}");
+        assert!(stack.gateway.balance().snapshot().iter().all(|endpoint| endpoint.in_flight == 0), "{name}");
+    }
 }
 
 /// Sends raw bytes, and returns all that comes back.

@@ -1,4 +1,5 @@
-//! Refusals in the shape of the OpenAI API: `{"error":{"message","type","param","code"}}`.
+//! Refusals as problem documents (RFC 9457) with the member that OpenAI's clients read:
+//! `{"type","title","status","detail","error":{"message","type","param","code"}}`.
 
 use http::StatusCode;
 use serde::Serialize;
@@ -79,6 +80,11 @@ impl ApiError {
     pub(crate) fn body(&self) -> Vec<u8> {
         #[derive(Serialize)]
         struct Body<'a> {
+            #[serde(rename = "type")]
+            kind: &'a str,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
             error: Detail<'a>,
         }
         #[derive(Serialize)]
@@ -90,6 +96,13 @@ impl ApiError {
             code: Option<&'a str>,
         }
         let detail = Detail { message: &self.message, kind: self.kind, param: self.param.as_deref(), code: self.code };
-        serde_json::to_vec(&Body { error: detail }).unwrap_or_default() // strings only: cannot fail
+        let body = Body {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            detail: &self.message,
+            error: detail,
+        };
+        serde_json::to_vec(&body).unwrap_or_default() // strings and a number: cannot fail
     }
 }

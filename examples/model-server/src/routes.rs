@@ -28,6 +28,7 @@ use crate::{
 };
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 const GARBAGE: &[u8] = b"\x15\x03<<<{\"choices\": [ this is not JSON";
 
 /// Answers one request.
@@ -231,7 +232,7 @@ fn text(kind: &HeaderValue, bytes: impl Into<Bytes>) -> Response<Reply> {
 }
 
 fn refusal(error: &ApiError) -> Response<Reply> {
-    let mut response = text(&JSON, error.body());
+    let mut response = text(&PROBLEM, error.body());
     *response.status_mut() = error.status;
     if let Some(seconds) = error.retry_after_seconds {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
