@@ -32,6 +32,9 @@ use crate::{
 /// | `DELETE /{id}` | a live job is cancelled (200), an ended one forgotten (204) |
 /// | `POST /{id}/cancel` | the job is cancelled (200); 409 if it had ended otherwise |
 ///
+/// The document's `state` is `scheduled`, `queued`, `running`, `completed`, `failed`, `cancelled` or `expired`; its
+/// `links.result` is where the answer will be.
+///
 /// Both `GET`s wait for the job's end with `Prefer: wait=N`, up to a minute. A job is visible to the `Principal` in the
 /// request extensions that it was made with; one made without needs the `?token=` of its `Location`. All else is 404,
 /// as if the job were not there.
