@@ -1,13 +1,16 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
-use forebay_core::{ClassDemand, Demand, DemandSource};
+use forebay_core::{Class, ClassDemand, ConfigError, Demand, DemandSource};
 use http::Request;
 
+use crate::admission::Admission;
+use crate::config::ClassConfig;
+use crate::settings::Rules;
 use crate::shared::Shared;
+use crate::warnings::{Warning, warnings};
 
 /// Watches and changes a running [`PriorityLayer`](crate::PriorityLayer).
 #[derive(Debug, Clone)]
@@ -16,29 +19,35 @@ pub struct PriorityHandle {
 }
 
 /// A layer at one instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct PrioritySnapshot {
     /// The shared limit, in seats.
     pub limit: usize,
+    /// What is wanted of what there is: seats held and waited for, over the limit. Above 1, somebody waits.
+    pub saturation: f64,
+    /// Exchanges that still run although their seat was taken away after `max_hold`.
+    pub revoked_live: usize,
     /// One row a configured class, most urgent first.
     pub classes: Vec<ClassSnapshot>,
 }
 
-/// A class at one instant: `offered` is always the sum of `admitted`, `refused`, `cancelled` and `queued`.
+/// A class at one instant: `offered` is always the sum of `admitted`, `shed`, `cancelled` and `waiting`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ClassSnapshot {
-    /// Waiting now.
+    /// Requests that wait now.
+    pub waiting: usize,
+    /// Seats that they wait for.
     pub queued: usize,
     /// Seats held now.
     pub in_flight: usize,
     /// Requests that came, since the start.
     pub offered: u64,
-    /// Requests that got a seat.
+    /// Requests that got their seats.
     pub admitted: u64,
     /// Requests that were refused.
-    pub refused: u64,
+    pub shed: u64,
     /// Requests whose caller left before they got a seat.
     pub cancelled: u64,
 }
@@ -52,32 +61,91 @@ impl PriorityHandle {
     #[must_use]
     pub fn snapshot(&self) -> PrioritySnapshot {
         let state = self.shared.lock();
-        let classes = state.scheduler.counts().map(|counts| ClassSnapshot {
+        let core = &state.scheduler;
+        let classes: Vec<_> = core.counts().map(|counts| ClassSnapshot {
+            waiting: counts.waiting,
             queued: counts.queued,
             in_flight: counts.in_flight,
             offered: counts.offered,
             admitted: counts.admitted,
-            refused: counts.refused,
+            shed: counts.refused,
             cancelled: counts.cancelled,
-        });
-        PrioritySnapshot { limit: state.scheduler.limit(), classes: classes.collect() }
+        }).collect();
+        let (limit, revoked_live) = (core.limit(), core.revoked());
+        drop(state);
+        let wanted: usize = classes.iter().map(|class| class.queued + class.in_flight).sum();
+        let saturation = match (wanted, limit) {
+            (0, _) => 0.0,
+            (_, 0) => f64::INFINITY,
+            (wanted, limit) => wanted as f64 / limit as f64,
+        };
+        PrioritySnapshot { limit, saturation, revoked_live, classes }
     }
 
     /// Changes the shared limit: waiters that now have a seat are woken within this call. 0 pauses. Below what is in
-    /// flight it stops grants until enough have ended; nothing is cut.
+    /// flight it stops grants until enough have ended; nothing is cut. An adaptive limit goes on from where it was.
     pub fn set_limit(&self, seats: usize) {
-        self.shared.change(|scheduler| scheduler.set_limit(seats));
+        self.shared.change(|core, _| core.set_limit(seats.min(crate::config::MOST)));
+        self.shared.metrics.limit(seats);
+        self.warn();
+    }
+
+    /// Changes a class; one beyond the configured ones is the last. Waiters feel it within this call: some may go, and
+    /// those that no longer have room in a shorter queue are refused.
+    ///
+    /// # Errors
+    ///
+    /// Every field that is out of range afterwards, at once; then nothing has changed.
+    pub fn update_class(&self, class: Class, change: impl FnOnce(&mut ClassConfig)) -> Result<(), ConfigError> {
+        let row = self.shared.rules().index(class);
+        let mut classes: Vec<_> = self.shared.lock().scheduler.rules().cloned().collect();
+        change(&mut classes[row]); // a user's code: under no lock
+        ClassConfig::check_all(&classes)?;
+        self.shared.set_rules(Rules::new(&classes));
+        let rule = classes.swap_remove(row);
+        self.shared.change(|core, _| core.set_class(row, rule));
+        self.warn();
+        Ok(())
+    }
+
+    /// What is doubtful in the configuration as it is now; also logged when it is built or changed.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Warning> {
+        let state = self.shared.lock();
+        let rules: Vec<_> = state.scheduler.rules().cloned().collect();
+        let (limit, hold) = (state.scheduler.limit(), state.scheduler.mean_hold());
+        drop(state);
+        warnings(&rules, limit, hold)
+    }
+
+    pub(crate) fn warn(&self) {
+        for warning in self.warnings() {
+            tracing::warn!(%warning, "priority");
+        }
     }
 
     /// Sets the `Class` of a request, where it has none: the classifier's, or the less urgent one that the caller asks
-    /// for. For the authentication outside the stack, so that every layer inside knows it.
+    /// for; with it the `Principal`, if the classifier knows it, and the `Deadline`. For the authentication outside the
+    /// stack, so that every layer inside knows them.
     pub fn mark<B>(&self, request: &mut Request<B>) {
-        self.shared.mark(request);
+        self.shared.settings.mark(request, &self.shared.rules());
+    }
+
+    /// The same queues and seats for work that is no HTTP request.
+    #[must_use]
+    pub fn admission(&self) -> Admission {
+        Admission { shared: Arc::clone(&self.shared) }
     }
 
     /// Refuses newcomers from now on (503), serves those who wait, and is done when the last body has ended.
     pub fn drain(&self) -> Drained {
-        self.shared.change(crate::policy::Scheduler::drain);
+        self.shared.change(|core, _| core.drain(false));
+        Drained { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Refuses newcomers and those who wait (503), and is done when the last body has ended.
+    pub fn drain_now(&self) -> Drained {
+        self.shared.change(|core, _| core.drain(true));
         Drained { shared: Arc::clone(&self.shared) }
     }
 }
@@ -91,7 +159,7 @@ impl DemandSource for PriorityHandle {
                 queued: counts.queued as u64,
                 in_flight: counts.in_flight as u64,
                 offered: counts.offered,
-                done: self.shared.done[row].load(Ordering::Relaxed),
+                done: counts.done,
                 shed: counts.refused,
             };
         }
@@ -110,16 +178,6 @@ impl Future for Drained {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let waker = cx.waker().clone();
-        let mut state = self.shared.lock();
-        if state.scheduler.is_idle() {
-            drop(state);
-            return Poll::Ready(());
-        }
-        // Bounded by the number of tasks that await a drain.
-        if !state.drained.iter().any(|other| other.will_wake(&waker)) {
-            state.drained.push(waker);
-        }
-        Poll::Pending
+        if self.shared.poll_drained(cx.waker()) { Poll::Ready(()) } else { Poll::Pending }
     }
 }

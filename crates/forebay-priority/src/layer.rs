@@ -1,71 +1,152 @@
+use std::fmt;
+use std::hash::{Hash, RandomState};
 use std::sync::Arc;
 
-use forebay_core::ConfigError;
+use forebay_core::{CapacitySignal, Class, ConfigError, NoOverflow, RequestHead};
 use http::HeaderName;
 use tower_layer::Layer;
 
-use crate::classify::Classify;
-use crate::config::PriorityConfig;
+use crate::adaptive::Controller;
+use crate::admission::Seats;
+use crate::classify::{Classify, Trust};
+use crate::config::{Limit, PriorityConfig};
 use crate::handle::PriorityHandle;
 use crate::policy::Scheduler;
 use crate::service::Priority;
+use crate::settings::{Settings, tenant_by};
 use crate::shared::Shared;
+use crate::spill::Spill;
 
 /// Lets requests pass in the order of their priority; see the [crate] page.
 ///
 /// All services of one layer, however many routes and clones, share its seats and queues.
 #[derive(Debug, Clone)]
-pub struct PriorityLayer {
+pub struct PriorityLayer<O = NoOverflow> {
     shared: Arc<Shared>,
+    spill: Spill<O>,
 }
 
 impl PriorityLayer {
     /// A builder with the preset [`PriorityConfig::four_class`] of 64 seats.
     pub fn builder() -> PriorityBuilder {
-        PriorityBuilder { config: PriorityConfig::four_class(64), classify: None, wish_header: None }
+        let config = PriorityConfig::four_class(64);
+        let settings = Settings {
+            classify: None,
+            trust: Trust::lower_only(),
+            exempt: None,
+            cost: None,
+            fair_by: None,
+            deadline_header: None,
+            forward_deadline: None,
+            release: config.release,
+            expected_head: config.expected_head,
+            hasher: RandomState::new(),
+        };
+        PriorityBuilder { config, settings, capacity: None, spill: Spill::NONE, problems: Vec::new() }
     }
 }
 
-impl<S> Layer<S> for PriorityLayer {
-    type Service = Priority<S>;
+impl<S, O: Clone> Layer<S> for PriorityLayer<O> {
+    type Service = Priority<S, O>;
 
-    fn layer(&self, inner: S) -> Priority<S> {
-        Priority::new(inner, Arc::clone(&self.shared))
+    fn layer(&self, inner: S) -> Priority<S, O> {
+        Priority::new(inner, Arc::clone(&self.shared), self.spill.clone())
     }
 }
 
 /// Builds a [`PriorityLayer`].
 #[must_use]
-pub struct PriorityBuilder {
+pub struct PriorityBuilder<O = NoOverflow> {
     config: PriorityConfig,
-    classify: Option<Box<dyn Classify>>,
-    wish_header: Option<Result<HeaderName, String>>,
+    settings: Settings,
+    capacity: Option<Arc<dyn CapacitySignal>>,
+    spill: Spill<O>,
+    problems: Vec<String>,
 }
 
-impl std::fmt::Debug for PriorityBuilder {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<O> fmt::Debug for PriorityBuilder<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PriorityBuilder").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
-impl PriorityBuilder {
+impl<O> PriorityBuilder<O> {
     /// The limit, the classes and their queues.
     pub fn config(mut self, config: impl Into<PriorityConfig>) -> Self {
         self.config = config.into();
         self
     }
 
-    /// Who may be how urgent at most. Without it, every request that bears no `Class` extension may be P2.
+    /// Who may be how urgent at most, and who wishes what. Without it, a request that bears no `Class` extension is P2.
     pub fn classify(mut self, classify: impl Classify) -> Self {
-        self.classify = Some(Box::new(classify));
+        if let Some(problem) = classify.problem() {
+            self.problems.push(problem);
+        }
+        self.settings.classify = Some(Box::new(classify));
         self
     }
 
-    /// A header in which a caller may ask for a less urgent class (`p0` to `p15`): it can never raise one. What is not a
-    /// class name, or is given twice with different values, is ignored. The service inside sees the class that holds.
-    pub fn wish_header(mut self, name: &str) -> Self {
-        self.wish_header = Some(HeaderName::try_from(name).map_err(|_| name.to_owned()));
+    /// Whose wish may raise a class. Default [`Trust::lower_only`]: nobody's.
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.settings.trust = trust;
         self
+    }
+
+    /// Requests that need no seat: health checks, and calls that come back from inside, which would wait for a seat that
+    /// their own caller holds.
+    pub fn exempt(mut self, predicate: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.settings.exempt = Some(Box::new(predicate));
+        self
+    }
+
+    /// How many seats a request takes. Default: one. More than its class can ever have count as what it can have.
+    pub fn cost(mut self, cost: impl Fn(&RequestHead<'_>) -> Seats + Send + Sync + 'static) -> Self {
+        self.settings.cost = Some(Box::new(cost));
+        self
+    }
+
+    /// Between whom a class is shared fairly. Default: its `Principal`s; requests without one are one tenant together.
+    pub fn fair_by<K: Hash>(
+        mut self,
+        key: impl Fn(&RequestHead<'_>) -> Option<K> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.fair_by = Some(tenant_by(key));
+        self
+    }
+
+    /// A header in which callers say within how many milliseconds they need the answer to begin; it can only shorten
+    /// the time. `grpc-timeout` is always read.
+    pub fn deadline_header(mut self, name: impl AsRef<str>) -> Self {
+        self.settings.deadline_header = self.header("deadline_header", name.as_ref());
+        self
+    }
+
+    /// A header in which the service inside is told how many milliseconds are left.
+    pub fn forward_deadline(mut self, name: impl AsRef<str>) -> Self {
+        self.settings.forward_deadline = self.header("forward_deadline", name.as_ref());
+        self
+    }
+
+    fn header(&mut self, field: &str, name: &str) -> Option<HeaderName> {
+        let header = HeaderName::try_from(name).ok();
+        if header.is_none() {
+            self.problems.push(format!("{field} is {name:?}: a header field name"));
+        }
+        header
+    }
+
+    /// Grants only what the backends have a place for, and hands the place on in the request's extensions: so a request
+    /// binds to a backend as late as possible. The limit holds beside it.
+    pub fn capacity(mut self, signal: impl CapacitySignal) -> Self {
+        self.capacity = Some(Arc::new(signal));
+        self
+    }
+
+    /// Asks `hook` to answer requests of these classes that would be refused, as a job for example. Not asked for one
+    /// whose deadline has passed, nor for one that already is a job.
+    pub fn overflow<N>(self, hook: N, classes: impl IntoIterator<Item = Class>) -> PriorityBuilder<N> {
+        let Self { config, settings, capacity, spill: _, problems } = self;
+        PriorityBuilder { config, settings, capacity, spill: Spill::new(hook, classes), problems }
     }
 
     /// The layer.
@@ -73,7 +154,7 @@ impl PriorityBuilder {
     /// # Errors
     ///
     /// Every field that is out of range, at once.
-    pub fn build(self) -> Result<PriorityLayer, ConfigError> {
+    pub fn build(self) -> Result<PriorityLayer<O>, ConfigError> {
         self.build_with_handle().map(|(layer, _)| layer)
     }
 
@@ -82,20 +163,20 @@ impl PriorityBuilder {
     /// # Errors
     ///
     /// Every field that is out of range, at once.
-    pub fn build_with_handle(self) -> Result<(PriorityLayer, PriorityHandle), ConfigError> {
-        let mut problems = Vec::new();
-        let wish_header = self.wish_header.transpose().unwrap_or_else(|name| {
-            problems.push(format!("wish_header is {name:?}: a header field name"));
-            None
-        });
-        let resolved = self.config.resolve().map_err(|error| problems.extend(error.problems().iter().cloned()));
+    pub fn build_with_handle(self) -> Result<(PriorityLayer<O>, PriorityHandle), ConfigError> {
+        let Self { config, mut settings, capacity, spill, mut problems } = self;
+        if let Err(error) = config.check() {
+            problems.extend(error.problems().iter().cloned());
+        }
         ConfigError::check(problems)?;
-        let Ok((limit, rules)) = resolved else { unreachable!("its problems were returned above") };
-        let timeouts = self.config.classes.iter().map(|class| class.queue_timeout).collect();
-        let mut shared = Shared::new(Scheduler::new(limit, rules), timeouts, self.config.expected_hold);
-        shared.classify = self.classify;
-        shared.wish_header = wish_header;
-        let shared = Arc::new(shared);
-        Ok((PriorityLayer { shared: Arc::clone(&shared) }, PriorityHandle::new(shared)))
+        (settings.release, settings.expected_head) = (config.release, config.expected_head);
+        let adaptive = match &config.limit {
+            Limit::Adaptive(adaptive) => Some(Controller::new(adaptive)),
+            Limit::Sum | Limit::Fixed(_) => None,
+        };
+        let shared = Shared::new(Scheduler::new(&config), settings, capacity, adaptive);
+        let handle = PriorityHandle::new(Arc::clone(&shared));
+        handle.warn();
+        Ok((PriorityLayer { shared, spill }, handle))
     }
 }

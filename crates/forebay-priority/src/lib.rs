@@ -33,12 +33,12 @@
 //!
 //! ```
 //! use forebay_core::{Class, Principal};
-//! use forebay_priority::{PriorityLayer, Tiers};
+//! use forebay_priority::{ByHeader, PriorityLayer, Tiers};
 //!
 //! # fn main() -> Result<(), forebay_core::ConfigError> {
+//! let tiers = Tiers::new(Class::P3).member(Principal::from_bytes("acme"), Class::P0);
 //! let (_priority, handle) = PriorityLayer::builder()
-//!     .classify(Tiers::new(Class::P3).member(Principal::from_bytes("acme"), Class::P0))
-//!     .wish_header("x-priority")
+//!     .classify(ByHeader::new("x-priority").within(tiers))
 //!     .build_with_handle()?;
 //!
 //! let mut request = http::Request::new(());
@@ -63,20 +63,35 @@
 //! shedding by predicted wait, fairness between tenants, adaptive limits, an overflow hook and metrics are not there
 //! yet. Two of these layers in one stack can deadlock on each other's seats: use one.
 
+pub mod adaptive;
+mod admission;
 mod classify;
 mod config;
+mod deadline;
 pub mod future;
 mod handle;
 mod layer;
+mod metrics;
+mod neutral;
+mod permit;
 mod policy;
 mod seat;
 mod service;
+mod settings;
 mod shared;
+mod spill;
+mod tiers;
+mod warnings;
 
-pub use classify::{Classify, Tiers};
-pub use config::{Cap, ClassConfig, Limit, PriorityConfig, QueueLength};
-pub use future::QueueWait;
+pub use admission::{Acquire, Admission, Ask, Seats};
+pub use classify::{ByHeader, Classified, Classify, Trust};
+pub use config::{Cap, ClassConfig, Limit, OnFull, Order, PriorityConfig, QueueLength, ReleaseOn};
+pub use future::{Admitted, QueueWait};
 pub use handle::{ClassSnapshot, Drained, PriorityHandle, PrioritySnapshot};
 pub use layer::{PriorityBuilder, PriorityLayer};
-pub use seat::Seat;
+pub use neutral::{AdmissionService, PriorityError};
+pub use permit::Permit;
+pub use seat::{Seat, SeatRevoked};
 pub use service::{Priority, PriorityBody};
+pub use tiers::{Tier, Tiers};
+pub use warnings::Warning;

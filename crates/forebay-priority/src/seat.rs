@@ -1,84 +1,77 @@
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use forebay_core::{BodyGuard, BoxError, Outcome};
+use http::{HeaderMap, StatusCode, header};
 
-use forebay_core::{BodyGuard, Outcome};
+use crate::config::ReleaseOn;
+use crate::permit::Permit;
 
-use crate::policy::{Polled, Ticket};
-use crate::shared::Shared;
-
-/// A seat: one exchange may run. It lasts to the end of the response body, however that ends, and then passes on.
+/// What a response body holds: its seat, until the body has ended, however it ends, or until its first data if that was
+/// asked for.
 #[derive(Debug)]
 pub struct Seat {
-    shared: Arc<Shared>,
-    row: usize,
+    permit: Option<Permit>,
+    first_frame: bool,
+    head: Outcome,
 }
 
+/// The seat was held for longer than its class may hold one; somebody else has it now, and the body is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the exchange held its seat for longer than its class may")]
+#[non_exhaustive]
+pub struct SeatRevoked;
+
 impl Seat {
-    pub(crate) const fn new(shared: Arc<Shared>, row: usize) -> Self {
-        Self { shared, row }
+    /// A seat for the body behind this head.
+    pub(crate) fn new(mut permit: Permit, status: StatusCode, headers: &HeaderMap, tunnel: bool, on: ReleaseOn) -> Self {
+        let head = Outcome::of_status(status);
+        if head == Outcome::Success && !status.is_client_error() && !streams(headers) {
+            permit.first_byte(false); // of a stream the head comes before the first token: it says nothing
+        }
+        let mut seat = Self { permit: Some(permit), first_frame: on == ReleaseOn::FirstFrame, head };
+        if on == ReleaseOn::Headers || tunnel {
+            seat.end(head);
+        }
+        seat
     }
+
+    /// No seat: for an exchange that needs none.
+    pub(crate) const fn none() -> Self {
+        Self { permit: None, first_frame: false, head: Outcome::Success }
+    }
+
+    fn end(&mut self, outcome: Outcome) {
+        if let Some(mut permit) = self.permit.take() {
+            permit.end(outcome);
+        }
+    }
+}
+
+/// Media types whose servers send the head before they have begun to work.
+fn streams(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        let is = |media: &[u8]| value.get(..media.len()).is_some_and(|start| start.eq_ignore_ascii_case(media));
+        is(b"text/event-stream") || is(b"application/x-ndjson") || is(b"application/grpc")
+    })
 }
 
 impl BodyGuard for Seat {
-    fn finish(self, outcome: Outcome) {
-        if outcome == Outcome::Success {
-            self.shared.count_done(self.row);
-        }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.shared.change(|scheduler| scheduler.release(self.row));
-    }
-}
-
-/// A place in a queue. Dropped, it is given up, and a seat that was already granted passes on.
-#[derive(Debug)]
-pub(crate) struct Place {
-    shared: Arc<Shared>,
-    row: usize,
-    ticket: Option<Ticket>,
-}
-
-impl Place {
-    pub(crate) const fn new(shared: Arc<Shared>, row: usize, ticket: Ticket) -> Self {
-        Self { shared, row, ticket: Some(ticket) }
+    fn check(&mut self) -> Result<(), BoxError> {
+        if self.permit.as_ref().is_some_and(Permit::is_revoked) { Err(SeatRevoked.into()) } else { Ok(()) }
     }
 
-    /// Ready with the seat once it is granted.
-    pub(crate) fn poll_seat(&mut self, cx: &Context<'_>) -> Poll<Seat> {
-        let Some(ticket) = self.ticket else { return Poll::Pending };
-        let mut waker = Some(cx.waker().clone()); // cloned, and the old one dropped, outside the lock
-        let mut state = self.shared.lock();
-        let polled = state.scheduler.poll(ticket);
-        if polled == Polled::Waiting {
-            waker = state.scheduler.set_waiter(ticket, waker).flatten();
+    fn first_data(&mut self) {
+        if self.head == Outcome::Success
+            && let Some(permit) = &mut self.permit
+        {
+            permit.first_byte(true);
         }
-        drop(state);
-        drop(waker);
-        if polled == Polled::Granted {
-            self.ticket = None;
-            return Poll::Ready(Seat::new(Arc::clone(&self.shared), self.row));
+        if self.first_frame {
+            self.end(self.head);
         }
-        Poll::Pending
     }
 
-    /// The time is up: leaves the queue. False if a seat was granted in the meantime, which then counts.
-    pub(crate) fn give_up(&mut self) -> bool {
-        let Some(ticket) = self.ticket else { return false };
-        let refused = self.shared.change(|scheduler| scheduler.refuse_waiter(ticket));
-        if refused.is_some() {
-            self.ticket = None;
-        }
-        refused.is_some()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            drop(self.shared.change(|scheduler| scheduler.cancel(ticket)));
-        }
+    fn finish(mut self, outcome: Outcome) {
+        // What the head said stands, if it is worse.
+        self.end(if self.head == Outcome::Success { outcome } else { self.head });
     }
 }

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use forebay_core::{Guarded, ResBody};
+use forebay_core::{Guarded, NoOverflow, Overflow, ResBody};
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
@@ -10,31 +10,34 @@ use tower_service::Service;
 use crate::future::ResponseFuture;
 use crate::seat::Seat;
 use crate::shared::Shared;
+use crate::spill::Spill;
 
 /// The response body: a refusal, or the body from inside, which holds a [`Seat`] until it ends.
 pub type PriorityBody<R> = ResBody<Guarded<R, Seat>>;
 
 /// The service of a [`PriorityLayer`](crate::PriorityLayer); see the [crate] page.
 #[derive(Debug, Clone)]
-pub struct Priority<S> {
+pub struct Priority<S, O = NoOverflow> {
     inner: S,
     shared: Arc<Shared>,
+    spill: Spill<O>,
 }
 
-impl<S> Priority<S> {
-    pub(crate) const fn new(inner: S, shared: Arc<Shared>) -> Self {
-        Self { inner, shared }
+impl<S, O> Priority<S, O> {
+    pub(crate) const fn new(inner: S, shared: Arc<Shared>, spill: Spill<O>) -> Self {
+        Self { inner, shared, spill }
     }
 }
 
-impl<S, B, R> Service<Request<B>> for Priority<S>
+impl<S, O, B, R> Service<Request<B>> for Priority<S, O>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
+    O: Overflow<B>,
     R: Body<Data = Bytes>,
 {
     type Response = Response<PriorityBody<R>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, B>;
+    type Future = ResponseFuture<S, B, O>;
 
     /// Always ready: the wait is in the future, so that an idle clone holds nothing.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -42,6 +45,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture::new(self.inner.clone(), request, Arc::clone(&self.shared))
+        ResponseFuture::new(self.inner.clone(), request, Arc::clone(&self.shared), self.spill.clone())
     }
 }

@@ -1,44 +1,79 @@
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use forebay_core::{Class, Reason, Rejection, RequestHead};
-use http::{HeaderName, HeaderValue, Request};
+use forebay_core::{CapacitySignal, Class, Reason, Rejection, Reservation, Subscription};
+use tokio::time::Instant;
 
-use crate::classify::Classify;
-use crate::policy::Scheduler;
+use crate::adaptive::Controller;
+use crate::metrics::Metrics;
+use crate::policy::{Ask, Effects, Offer, Scheduler, Taken, Tick};
+use crate::settings::{Rules, Settings};
+
+pub(crate) type Core = Scheduler<Option<Waker>, Option<Reservation>>;
 
 /// What all services, futures and bodies of one layer share.
 pub(crate) struct Shared {
     state: Mutex<State>,
-    pub(crate) queue_timeouts: Vec<Duration>,
-    pub(crate) done: Vec<AtomicU64>,
-    pub(crate) expected_hold: Duration,
-    pub(crate) classify: Option<Box<dyn Classify>>,
-    pub(crate) wish_header: Option<HeaderName>,
+    start: Instant,
+    pub(crate) settings: Settings,
+    /// A copy of what classification needs, so that it takes no part in the scheduler's lock.
+    rules: RwLock<Arc<Rules>>,
+    capacity: Option<Arc<dyn CapacitySignal>>,
+    subscription: Mutex<Option<Subscription>>,
+    adaptive: Option<Mutex<Controller>>,
+    pub(crate) metrics: Metrics,
 }
 
 /// The scheduler, and who waits for the end of a drain.
 pub(crate) struct State {
-    pub(crate) scheduler: Scheduler<Option<Waker>>,
-    pub(crate) drained: Vec<Waker>,
+    pub(crate) scheduler: Core,
+    drained: Vec<Waker>,
+    uncontended: u8,
 }
 
-/// How many wakers leave the lock at a time.
-const BATCH: usize = 32;
+/// Of so many uncontended requests one is timed.
+const SAMPLE: u8 = 16;
 
 impl Shared {
-    pub(crate) fn new(scheduler: Scheduler<Option<Waker>>, queue_timeouts: Vec<Duration>, hold: Duration) -> Self {
-        Self {
-            state: Mutex::new(State { scheduler, drained: Vec::new() }),
-            done: queue_timeouts.iter().map(|_| AtomicU64::new(0)).collect(),
-            queue_timeouts,
-            expected_hold: hold,
-            classify: None,
-            wish_header: None,
+    pub(crate) fn new(
+        scheduler: Core,
+        settings: Settings,
+        capacity: Option<Arc<dyn CapacitySignal>>,
+        adaptive: Option<Controller>,
+    ) -> Arc<Self> {
+        let rules = Rules::new(scheduler.rules());
+        let shared = Arc::new(Self {
+            metrics: Metrics::new(rules.len()),
+            state: Mutex::new(State { scheduler, drained: Vec::new(), uncontended: 0 }),
+            start: Instant::now(),
+            settings,
+            rules: RwLock::new(Arc::new(rules)),
+            subscription: Mutex::new(None),
+            capacity,
+            adaptive: adaptive.map(Mutex::new),
+        });
+        if let Some(capacity) = &shared.capacity {
+            let waker = Waker::from(Arc::new(Freed(Arc::downgrade(&shared))));
+            let subscription = capacity.subscribe(&waker);
+            *shared.subscription.lock().unwrap_or_else(PoisonError::into_inner) = Some(subscription);
         }
+        shared
+    }
+
+    pub(crate) fn now(&self) -> Tick {
+        Tick(u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(crate) fn tick(&self, instant: std::time::Instant) -> Tick {
+        Tick::ZERO.after(instant.saturating_duration_since(self.start.into_std()))
+    }
+
+    /// The instant of a tick; those that an `Instant` cannot hold are 30 years off.
+    pub(crate) fn instant(&self, tick: Tick) -> Instant {
+        const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+        self.start + Duration::from_nanos(tick.0).min(FAR)
     }
 
     /// The state; only our own code runs under this lock, so a poisoned one is whole all the same.
@@ -46,82 +81,164 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does `change`, then hands out the seats that it set free. Wakers run outside the lock: they may come back here.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Scheduler<Option<Waker>>) -> T) -> T {
-        let mut state = self.lock();
-        let result = change(&mut state.scheduler);
-        loop {
-            let mut wake: [Option<Waker>; BATCH] = [const { None }; BATCH];
-            let mut granted = 0;
-            while granted < BATCH
-                && let Some(waker) = state.scheduler.dispatch()
+    pub(crate) fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn set_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    /// A place at the backends; takes the signal's own lock only.
+    fn reserve(&self, class: usize) -> Option<Option<Reservation>> {
+        match &self.capacity {
+            Some(capacity) => capacity.try_reserve(Class::new(class as u8)).map(Some),
+            None => Some(None),
+        }
+    }
+
+    /// Whether every exchange is timed, and not one in 16 only.
+    const fn timed(&self) -> bool {
+        self.adaptive.is_some() || Metrics::ENABLED
+    }
+
+    /// A newcomer. Its cost becomes what its class can have at most.
+    pub(crate) fn offer(&self, ask: &mut Ask) -> Offer<Option<Reservation>> {
+        let mut reserve = |class| self.reserve(class);
+        if !self.timed() {
+            let mut state = self.lock();
+            ask.cost = state.scheduler.affordable(ask);
+            state.uncontended = (state.uncontended + 1) % SAMPLE;
+            if state.uncontended != 0
+                && let Some((taken, place)) = state.scheduler.try_admit(ask, &mut reserve)
             {
-                wake[granted] = waker;
-                granted += 1;
+                return Offer::Admitted(taken, place);
             }
-            let idle = state.scheduler.is_idle() && !state.drained.is_empty();
-            let drained = if idle { std::mem::take(&mut state.drained) } else { Vec::new() };
+        }
+        self.run(|core, now, effects| {
+            ask.cost = core.affordable(ask);
+            core.offer(now, ask, || None, &mut reserve, effects)
+        })
+    }
+
+    /// Does something to the scheduler, and then whatever may be done for others. Wakers run outside the lock: they may
+    /// come back here.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Core, Tick) -> T) -> T {
+        let mut reserve = |class| self.reserve(class);
+        self.run(|core, now, effects| {
+            let result = change(core, now);
+            core.settle(now, &mut reserve, effects);
+            result
+        })
+    }
+
+    fn run<T>(&self, operation: impl FnOnce(&mut Core, Tick, &mut Effects<Option<Waker>>) -> T) -> T {
+        let mut reserve = |class| self.reserve(class);
+        let mut effects = Effects::new();
+        let mut state = self.lock();
+        let now = self.now(); // under the lock, so that ticks never run backwards
+        let result = operation(&mut state.scheduler, now, &mut effects);
+        loop {
+            let drained = state.take_drained();
             drop(state);
-            wake.into_iter().flatten().chain(drained).for_each(Waker::wake);
-            if granted < BATCH {
+            let more = effects.more();
+            effects.into_waiters().flatten().chain(drained).for_each(Waker::wake);
+            if !more {
                 return result;
             }
+            effects = Effects::new();
             state = self.lock();
+            let now = self.now();
+            state.scheduler.settle(now, &mut reserve, &mut effects);
         }
     }
 
-    /// The row of a class: one beyond the configured ones counts as the last.
-    pub(crate) fn row(&self, class: Class) -> usize {
-        class.index().min(self.queue_timeouts.len() - 1) // at least one class: checked at build
+    /// Hands a seat back.
+    pub(crate) fn release(&self, taken: Taken, done: bool) {
+        let mut state = self.lock();
+        if taken.granted.is_none() && state.scheduler.waiting() == 0 && state.drained.is_empty() {
+            state.scheduler.release(taken, None, done); // nobody to tell, nothing to measure
+            return;
+        }
+        drop(state);
+        self.change(|core, now| core.release(taken, Some(now), done));
     }
 
-    /// The class of a request; see [`PriorityHandle::mark`](crate::PriorityHandle::mark).
-    pub(crate) fn mark<B>(&self, request: &mut Request<B>) -> Class {
-        let class = match request.extensions().get::<Class>() {
-            Some(class) => *class,
-            None => {
-                let head = RequestHead::from(&*request);
-                let ceiling = self.classify.as_ref().map_or_else(Class::default, |classify| classify.classify(&head));
-                let class = self.wish(&head).map_or(ceiling, |wish| ceiling.max(wish)); // it may only be lowered
-                request.extensions_mut().insert(class);
-                class
-            }
-        };
-        if let Some(name) = &self.wish_header
-            && request.headers().contains_key(name)
-        {
-            request.headers_mut().insert(name, HeaderValue::from_static(class.as_str()));
-        }
-        class
+    /// A first byte has come, `streamed` or at once with the head: estimates learn from it, and the adaptive limit.
+    pub(crate) fn first_byte(&self, taken: &Taken, streamed: bool) -> Option<Duration> {
+        let mut state = self.lock();
+        let now = self.now();
+        let latency = state.scheduler.first_byte(now, taken)?;
+        let in_flight = state.scheduler.in_flight();
+        drop(state);
+        self.adapt(|controller| {
+            controller.in_flight(in_flight);
+            controller.sample(now.0, latency, streamed)
+        });
+        Some(Duration::from_nanos(latency))
     }
 
-    /// What the caller asks for: one value, or several that agree; anything else asks for nothing.
-    fn wish(&self, head: &RequestHead<'_>) -> Option<Class> {
-        let mut values = head.headers.get_all(self.wish_header.as_ref()?).iter();
-        let first = values.next()?;
-        if values.any(|value| value != first) {
-            return None;
+    /// The backend said that it is busy, or could not be reached.
+    pub(crate) fn overloaded(&self) {
+        self.adapt(|controller| controller.overload(self.now().0));
+    }
+
+    fn adapt(&self, learn: impl FnOnce(&mut Controller) -> Option<usize>) {
+        let Some(adaptive) = &self.adaptive else { return };
+        let limit = learn(&mut adaptive.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(limit) = limit {
+            self.change(|core, _| core.set_limit(limit));
+            self.metrics.limit(limit);
         }
-        first.to_str().ok()?.parse().ok()
     }
 
     /// A refusal, with the time in which those ahead will have been served.
     pub(crate) fn reject(&self, class: Class, reason: Reason, waited: Duration) -> Rejection {
-        let state = self.lock();
-        let (ahead, limit) = (state.scheduler.ahead(self.row(class)), state.scheduler.limit());
-        drop(state);
-        let drain = self.expected_hold.as_secs_f64() * ahead as f64 / limit.max(1) as f64;
-        let after = Duration::from_secs_f64(drain.clamp(1.0, 32.0));
+        let row = self.rules().index(class);
+        let ahead = self.lock().scheduler.drain_time(row);
+        let after = Duration::from_secs_f64((ahead / 1e9).clamp(1.0, 32.0));
+        tracing::debug!(class = class.as_str(), reason = reason.as_str(), ?waited, "refused");
+        self.metrics.shed(row, reason);
         Rejection::new(reason).class(class).waited(waited).retry_after(after)
     }
 
-    pub(crate) fn count_done(&self, row: usize) {
-        self.done[row].fetch_add(1, Ordering::Relaxed);
+    /// Whether nothing waits and nothing runs; else `waker` is called when that is so.
+    pub(crate) fn poll_drained(&self, waker: &Waker) -> bool {
+        let mut waker = Some(waker.clone());
+        let mut state = self.lock();
+        let idle = state.scheduler.is_idle();
+        // Bounded by the number of tasks that await a drain.
+        if !idle && !state.drained.iter().any(|other| waker.as_ref().is_some_and(|waker| other.will_wake(waker))) {
+            state.drained.extend(waker.take());
+        }
+        drop(state);
+        idle
+    }
+}
+
+impl State {
+    fn take_drained(&mut self) -> Vec<Waker> {
+        if !self.drained.is_empty() && self.scheduler.is_idle() { std::mem::take(&mut self.drained) } else { Vec::new() }
     }
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+/// Called when a place at the backends may have come free.
+struct Freed(Weak<Shared>);
+
+impl Wake for Freed {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(shared) = self.0.upgrade() {
+            shared.change(|_, _| ());
+        }
     }
 }

@@ -47,7 +47,7 @@ async fn dropped_at_every_poll_in_the_wait_the_call_and_the_body() {
             let snapshot = handle.snapshot();
             assert!(snapshot.classes.iter().all(|class| class.queued == 0 && class.in_flight == 0), "{snapshot:?}");
             let class = snapshot.classes[2];
-            assert_eq!(class.offered, class.admitted + class.refused + class.cancelled);
+            assert_eq!(class.offered, class.admitted + class.shed + class.cancelled);
             let seen = *seen.lock().unwrap();
             assert_eq!((seen.in_flight, seen.unready_calls), (0, 0));
             assert_eq!(seen.peak, 1, "never two at once");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forebay_core::testing::{Scripted, Seen, Spy, SpyBody, Step};
 use forebay_core::{Class, Deadline, Reason, Rejection};
-use forebay_priority::{Cap, PriorityBody, PriorityConfig, PriorityHandle, PriorityLayer, QueueLength};
+use forebay_priority::{ByHeader, Cap, PriorityBody, PriorityConfig, PriorityHandle, PriorityLayer, QueueLength};
 use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use tokio_test::task::spawn;
@@ -100,7 +100,7 @@ async fn a_full_queue_a_timeout_and_a_deadline_are_told_apart() {
     assert_eq!(seen.lock().unwrap().calls, 1, "the backend saw none of them");
     drop(held);
     let p0 = handle.snapshot().classes[0];
-    assert_eq!((p0.offered, p0.refused, p0.queued), (4, 4, 0));
+    assert_eq!((p0.offered, p0.shed, p0.queued), (4, 4, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,8 +188,7 @@ async fn a_class_at_its_cap_does_not_hold_up_those_below() {
 #[tokio::test]
 async fn an_untrusted_header_only_lowers_a_class() {
     let (_, handle) = PriorityLayer::builder()
-        .classify(|_: &forebay_core::RequestHead<'_>| Class::P1)
-        .wish_header("x-priority")
+        .classify(ByHeader::new("x-priority").default_class(Class::P1))
         .build_with_handle()
         .expect("valid");
     let huge = "p3".repeat(4096);
@@ -215,6 +214,6 @@ async fn an_untrusted_header_only_lowers_a_class() {
         let seen: Vec<_> = request.headers().get_all("x-priority").iter().collect();
         assert_eq!(seen, [class.as_str()], "the caller's own value never goes inward");
     }
-    let error = PriorityLayer::builder().wish_header("a b").build().expect_err("no header name");
-    assert!(error.to_string().contains("wish_header"));
+    let error = PriorityLayer::builder().classify(ByHeader::new("a b")).build().expect_err("no header name");
+    assert!(error.to_string().contains("ByHeader is \"a b\""));
 }

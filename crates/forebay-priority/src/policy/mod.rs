@@ -1,7 +1,20 @@
-//! The pure core: who is admitted, who waits, who goes next. No clock, no tokio, no wakers, no user code.
+//! The pure core: who is admitted, who waits, who goes next, who is turned away. No clock, no tokio, no wakers, no user
+//! code: `now` comes in as a [`Tick`], and whoever is to be woken comes out in [`Effects`].
 
+mod class;
+mod dispatch;
+mod effects;
+mod estimate;
+mod flows;
+mod full;
+mod held;
 mod scheduler;
+mod slab;
 #[cfg(test)]
 mod tests;
+mod tick;
 
-pub(crate) use scheduler::{ClassRule, Offer, Polled, Scheduler, Ticket};
+pub(crate) use effects::Effects;
+pub(crate) use scheduler::{Ask, Offer, Polled, Scheduler, Taken};
+pub(crate) use slab::Ticket;
+pub(crate) use tick::Tick;

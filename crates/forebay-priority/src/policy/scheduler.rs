@@ -1,309 +1,435 @@
 use forebay_core::Reason;
 
-/// What the scheduler knows of a class.
+use super::class::{ClassCounts, ClassState};
+use super::effects::Effects;
+use super::estimate::Average;
+use super::held::Held;
+use super::slab::{Slab, State, Ticket};
+use super::tick::{Tick, nanos};
+use crate::config::{ClassConfig, OnFull, PriorityConfig};
+
+/// What a newcomer wants.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ClassRule {
-    pub(crate) max_in_flight: usize,
-    pub(crate) queue: usize,
+pub(crate) struct Ask {
+    pub(crate) class: usize,
+    /// In seats, at least 1.
+    pub(crate) cost: u32,
+    /// When the answer is worthless.
+    pub(crate) deadline: Tick,
+    /// A keyed hash of who asks.
+    pub(crate) tenant: Option<u64>,
 }
 
-/// Names a waiter: a place in the slab and the generation that makes an old ticket harmless.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Ticket {
-    index: u32,
-    generation: u32,
+/// A seat that was taken, to be handed back to [`Scheduler::release`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) class: u8,
+    /// [`NO_FLOW`]: it never waited.
+    pub(super) flow: u8,
+    pub(crate) cost: u32,
+    pub(super) charged: u64,
+    /// When it was granted, if the clock was looked at.
+    pub(crate) granted: Option<Tick>,
+    /// Its entry, if its class has a `max_hold`.
+    pub(super) held: Option<Ticket>,
 }
+
+impl Taken {
+    /// Whether it may be taken away after a time.
+    pub(crate) const fn is_bounded(&self) -> bool {
+        self.held.is_some()
+    }
+}
+
+pub(super) const NO_FLOW: u8 = u8::MAX;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Offer {
-    Admitted,
+pub(crate) enum Offer<P> {
+    Admitted(Taken, P),
     Queued(Ticket),
     Refused(Reason),
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Polled {
+pub(crate) enum Polled<P> {
     /// Still in the queue.
     Waiting,
     /// It has a seat from now on; the ticket is spent.
-    Granted,
-    /// The ticket is spent, or never was.
+    Granted(Taken, P),
+    /// It was turned away; the ticket is spent.
+    Refused(Reason),
+    /// The ticket was spent already.
     Gone,
 }
 
-/// Gauges and counters of a class.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct ClassCounts {
-    pub(crate) queued: usize,
-    pub(crate) in_flight: usize,
-    pub(crate) offered: u64,
-    pub(crate) admitted: u64,
-    pub(crate) refused: u64,
-    pub(crate) cancelled: u64,
-}
-
-const NONE: u32 = u32::MAX;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Free,
-    Waiting,
-    Granted,
-}
-
-#[derive(Debug)]
-struct Entry<T> {
-    state: State,
-    generation: u32,
-    class: u8,
-    previous: u32,
-    /// The next waiter of the class, or the next free place.
-    next: u32,
-    waiter: Option<T>,
-}
-
-#[derive(Debug)]
-struct Class {
-    rule: ClassRule,
-    head: u32,
-    tail: u32,
-    counts: ClassCounts,
-}
-
-/// Bounded first-in-first-out queues, one a class, strict priority between them, and one shared limit.
+/// Bounded queues, one a class, in front of a number of seats.
 ///
-/// `T` is what the caller gets back when a waiter is granted a seat (a waker). Every operation is O(1), a grant
-/// O(classes). The slab never grows past the sum of the queues and the grants not yet collected.
+/// `T` is what the caller gets back when a waiter is settled (a waker), `P` what a grant takes from the backends (a
+/// reservation). Whatever an operation does to others is in its [`Effects`]. Invariant: after each operation that was
+/// settled, no seat is free that a waiter may take.
 #[derive(Debug)]
-pub(crate) struct Scheduler<T> {
-    limit: usize,
-    in_flight: usize,
-    classes: Vec<Class>,
-    slab: Vec<Entry<T>>,
-    free: u32,
-    draining: bool,
+pub(crate) struct Scheduler<T, P> {
+    pub(super) limit: usize,
+    pub(super) in_flight: usize,
+    pub(super) waiting: usize,
+    pub(super) on_full: OnFull,
+    pub(super) max_queued: usize,
+    pub(super) hold: Average,
+    pub(super) expected_hold: f64,
+    pub(super) classes: Vec<ClassState>,
+    pub(super) slab: Slab<T, P>,
+    pub(super) held: Held,
+    /// When the reserved shares were last accounted for.
+    pub(super) accrued: Tick,
+    pub(super) draining: bool,
+    /// Whoever waits is to be turned away.
+    pub(super) flushing: bool,
+    /// A queue may have become too long.
+    pub(super) trimming: bool,
+    /// Exchanges that go on although their seat was taken away.
+    pub(super) revoked: usize,
 }
 
-impl<T> Scheduler<T> {
-    pub(crate) fn new(limit: usize, rules: impl IntoIterator<Item = ClassRule>) -> Self {
-        let class = |rule| Class { rule, head: NONE, tail: NONE, counts: ClassCounts::default() };
-        let classes = rules.into_iter().map(class).collect();
-        Self { limit, in_flight: 0, classes, slab: Vec::new(), free: NONE, draining: false }
-    }
+/// More places than this are allocated when they are needed.
+const PREALLOCATED: usize = 4096;
 
-    /// A newcomer of `class`. It overtakes no waiter of its own or a more urgent class that could go now: whenever one
-    /// could, `dispatch` has already let it.
-    pub(crate) fn offer(&mut self, class: usize, waiter: impl FnOnce() -> T) -> Offer {
-        self.classes[class].counts.offered += 1;
-        if self.draining {
-            return Offer::Refused(self.turn_away(class, Reason::ShuttingDown));
-        }
-        if self.limit == 0 && self.classes[class].rule.queue == 0 {
-            return Offer::Refused(self.turn_away(class, Reason::NoCapacity));
-        }
-        let state = &self.classes[class];
-        if state.head == NONE && self.in_flight < self.limit && state.counts.in_flight < state.rule.max_in_flight {
-            self.take_seat(class);
-            return Offer::Admitted;
-        }
-        if state.counts.queued >= state.rule.queue {
-            return Offer::Refused(self.turn_away(class, Reason::QueueFull));
-        }
-        Offer::Queued(self.enqueue(class, waiter()))
-    }
-
-    /// A newcomer that the caller refuses for a reason of its own.
-    pub(crate) fn refuse(&mut self, class: usize, reason: Reason) -> Reason {
-        self.classes[class].counts.offered += 1;
-        self.turn_away(class, reason)
-    }
-
-    fn turn_away(&mut self, class: usize, reason: Reason) -> Reason {
-        self.classes[class].counts.refused += 1;
-        reason
-    }
-
-    fn take_seat(&mut self, class: usize) {
-        let counts = &mut self.classes[class].counts;
-        counts.in_flight += 1;
-        counts.admitted += 1;
-        self.in_flight += 1;
-    }
-
-    fn enqueue(&mut self, class: usize, waiter: T) -> Ticket {
-        let index = if self.free == NONE {
-            let index = self.slab.len() as u32; // bounded by the queues, whose sum the configuration keeps below u32
-            self.slab.push(Entry {
-                state: State::Free,
-                generation: 0,
-                class: 0,
-                previous: NONE,
-                next: NONE,
-                waiter: None,
-            });
-            index
-        } else {
-            let index = self.free;
-            self.free = self.slab[index as usize].next;
-            index
-        };
-        let state = &mut self.classes[class];
-        let tail = std::mem::replace(&mut state.tail, index);
-        if tail == NONE {
-            state.head = index;
-        } else {
-            self.slab[tail as usize].next = index;
-        }
-        state.counts.queued += 1;
-        let entry = &mut self.slab[index as usize];
-        *entry = Entry {
-            state: State::Waiting,
-            generation: entry.generation,
-            class: class as u8,
-            previous: tail,
-            next: NONE,
-            waiter: Some(waiter),
-        };
-        Ticket { index, generation: entry.generation }
-    }
-
-    /// Where the ticket stands; a grant is collected by this, once.
-    pub(crate) fn poll(&mut self, ticket: Ticket) -> Polled {
-        match self.entry(ticket) {
-            Some(entry) if entry.state == State::Granted => {
-                self.recycle(ticket.index);
-                Polled::Granted
-            }
-            Some(_) => Polled::Waiting,
-            None => Polled::Gone,
+impl<T, P> Scheduler<T, P> {
+    /// A scheduler by a checked configuration.
+    pub(crate) fn new(config: &PriorityConfig) -> Self {
+        let limit = config.seats();
+        let (hold, head) = (nanos(config.expected_hold), nanos(config.expected_head));
+        let most = config.classes.iter().map(|class| class.queue_length(limit, hold as f64)).sum::<usize>();
+        Self {
+            limit,
+            in_flight: 0,
+            waiting: 0,
+            on_full: config.on_full,
+            max_queued: config.max_queued.unwrap_or(usize::MAX),
+            hold: Average::expecting(hold),
+            expected_hold: hold as f64,
+            classes: config.classes.iter().map(|rule| ClassState::new(rule.clone(), hold, head)).collect(),
+            slab: Slab::with_capacity(most.saturating_add(limit).min(PREALLOCATED)),
+            held: Held::with_capacity(0),
+            accrued: Tick::ZERO,
+            draining: false,
+            flushing: false,
+            trimming: false,
+            revoked: 0,
         }
     }
 
-    /// Replaces what is returned when this waiter is granted; the old value comes back, to be dropped outside a lock.
-    pub(crate) fn set_waiter(&mut self, ticket: Ticket, waiter: T) -> Option<T> {
-        self.entry_mut(ticket)?.waiter.replace(waiter)
-    }
-
-    /// Takes a waiter out of the queue as refused (its time is up). `None` if it no longer waits: it was granted.
-    pub(crate) fn refuse_waiter(&mut self, ticket: Ticket) -> Option<T> {
-        if self.entry(ticket)?.state != State::Waiting {
+    /// A newcomer while nobody waits: a seat if there is one, without a look at the clock. Else call `offer`. O(1).
+    pub(crate) fn try_admit(&mut self, ask: &Ask, reserve: &mut impl FnMut(usize) -> Option<P>) -> Option<(Taken, P)> {
+        if self.waiting > 0 || self.draining || self.classes[ask.class].rule.max_hold.is_some() {
             return None;
         }
-        let class = self.unlink(ticket.index);
-        self.classes[class].counts.refused += 1;
-        self.recycle(ticket.index)
+        let admitted = self.take(ask, None, reserve)?;
+        self.arrive(ask);
+        Some(admitted)
     }
 
-    /// The caller has gone. A waiter leaves its queue; a grant that it did not collect is a seat again (call `dispatch`).
-    pub(crate) fn cancel(&mut self, ticket: Ticket) -> Option<T> {
-        match self.entry(ticket)?.state {
+    /// A newcomer. It overtakes no waiter of its own or a more urgent class that may go. O(classes), and O(flows) if it
+    /// must wait.
+    pub(crate) fn offer(
+        &mut self,
+        now: Tick,
+        ask: &Ask,
+        waiter: impl FnOnce() -> T,
+        reserve: &mut impl FnMut(usize) -> Option<P>,
+        effects: &mut Effects<T>,
+    ) -> Offer<P> {
+        self.arrive(ask);
+        let class = &mut self.classes[ask.class];
+        class.arrivals.advance(now);
+        if self.draining {
+            return self.refuse_newcomer(ask.class, Reason::ShuttingDown);
+        }
+        if ask.deadline <= now {
+            return self.refuse_newcomer(ask.class, Reason::DeadlineExceeded);
+        }
+        if self.waiting == 0
+            && let Some((taken, place)) = self.take(ask, Some(now), reserve)
+        {
+            return Offer::Admitted(taken, place);
+        }
+        let flow = self.classes[ask.class].flows.choose(ask.tenant);
+        self.purge(now, ask.class, flow, effects);
+        let ticket = self.enqueue(now, ask, flow, waiter());
+        self.settle(now, reserve, effects);
+        match self.poll(ticket) {
+            Polled::Granted(taken, place) => return Offer::Admitted(taken, place),
+            Polled::Refused(reason) => return Offer::Refused(reason),
+            Polled::Waiting | Polled::Gone => {}
+        }
+        match self.make_room(now, ticket, effects) {
+            Ok(()) => Offer::Queued(ticket),
+            Err(reason) => {
+                self.unlink(ticket.index);
+                drop(self.slab.remove(ticket.index)); // the newcomer's own waiter, which nobody has heard of yet
+                self.refuse_newcomer(ask.class, reason)
+            }
+        }
+    }
+
+    /// What it asks for, or what its class can have at most.
+    pub(crate) fn affordable(&self, ask: &Ask) -> u32 {
+        let rule = &self.classes[ask.class].rule;
+        let most = rule.cap(self.limit).min(rule.ceiling(self.limit));
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        if self.limit == 0 { ask.cost } else { ask.cost.min(most.max(1)) } // paused, nobody knows
+    }
+
+    fn arrive(&mut self, ask: &Ask) {
+        let class = &mut self.classes[ask.class];
+        class.counts.offered += 1;
+        class.arrivals.count(ask.cost);
+    }
+
+    fn refuse_newcomer(&mut self, class: usize, reason: Reason) -> Offer<P> {
+        self.classes[class].counts.refused += 1;
+        Offer::Refused(reason)
+    }
+
+    /// A seat for a newcomer while nobody waits.
+    fn take(
+        &mut self,
+        ask: &Ask,
+        now: Option<Tick>,
+        reserve: &mut impl FnMut(usize) -> Option<P>,
+    ) -> Option<(Taken, P)> {
+        if self.in_flight >= self.limit || !self.fits(ask.class, ask.cost) {
+            return None;
+        }
+        let place = reserve(ask.class)?;
+        self.seat(ask.class, ask.cost);
+        let held = now.and_then(|now| self.hold_seat(now, ask.class, ask.cost));
+        let (class, cost) = (ask.class as u8, ask.cost);
+        Some((Taken { class, flow: NO_FLOW, cost, charged: 0, granted: now, held }, place))
+    }
+
+    /// Whether the class, and all together, may have so many seats more.
+    fn fits(&self, class: usize, cost: u32) -> bool {
+        self.fits_class(class, cost) && self.fits_house(cost)
+    }
+
+    pub(super) fn fits_class(&self, class: usize, cost: u32) -> bool {
+        let (state, cost) = (&self.classes[class], cost as usize);
+        let held = state.counts.in_flight;
+        (held == 0 || held + cost <= state.rule.cap(self.limit))
+            && (self.in_flight == 0 || self.in_flight + cost <= state.rule.ceiling(self.limit))
+    }
+
+    pub(super) const fn fits_house(&self, cost: u32) -> bool {
+        self.in_flight == 0 || self.in_flight + cost as usize <= self.limit
+    }
+
+    pub(super) fn seat(&mut self, class: usize, cost: u32) {
+        let counts = &mut self.classes[class].counts;
+        counts.in_flight += cost as usize;
+        counts.admitted += 1;
+        self.in_flight += cost as usize;
+    }
+
+    pub(super) fn unseat(&mut self, class: usize, cost: u32) {
+        let counts = &mut self.classes[class].counts;
+        debug_assert!(counts.in_flight >= cost as usize && self.in_flight >= cost as usize);
+        counts.in_flight = counts.in_flight.saturating_sub(cost as usize);
+        self.in_flight = self.in_flight.saturating_sub(cost as usize);
+    }
+
+    fn enqueue(&mut self, now: Tick, ask: &Ask, flow: u8, waiter: T) -> Ticket {
+        if self.waiting == 0 {
+            self.accrued = now; // a share is owed only while somebody waits
+        }
+        let ticket = self.slab.insert(ask.class as u8, ask.cost, now, ask.deadline, waiter);
+        let class = &mut self.classes[ask.class];
+        if class.flows.is_empty() {
+            class.busy_since = now;
+        }
+        class.flows.push(&mut self.slab, flow, ticket.index);
+        class.counts.waiting += 1;
+        class.counts.queued += ask.cost as usize;
+        self.waiting += 1;
+        ticket
+    }
+
+    /// Takes a waiter out of its queue.
+    pub(super) fn unlink(&mut self, index: u32) {
+        let entry = self.slab.at(index);
+        let (class, cost) = (&mut self.classes[usize::from(entry.class)], entry.cost);
+        class.counts.waiting -= 1;
+        class.counts.queued -= cost as usize;
+        class.flows.unlink(&mut self.slab, index);
+        self.waiting -= 1;
+    }
+
+    /// Where the ticket stands; a grant or a refusal is collected by this, once. O(1).
+    pub(crate) fn poll(&mut self, ticket: Ticket) -> Polled<P> {
+        let Some(entry) = self.slab.get_mut(ticket) else { return Polled::Gone };
+        match entry.state {
+            State::Granted => {
+                let (class, cost, granted) = (entry.class, entry.cost, entry.since);
+                let (flow, charged) = (entry.flow, entry.charged);
+                let Some(place) = self.slab.remove(ticket.index).1 else { return Polled::Gone };
+                let held = self.hold_seat(granted, usize::from(class), cost);
+                Polled::Granted(Taken { class, flow, cost, charged, granted: Some(granted), held }, place)
+            }
+            State::Refused(reason) => {
+                drop(self.slab.remove(ticket.index)); // its waiter was taken when it was refused
+                Polled::Refused(reason)
+            }
+            State::Waiting => Polled::Waiting,
+            State::Free | State::Held | State::Revoked => Polled::Gone,
+        }
+    }
+
+    /// Replaces what wakes this waiter; the old value comes back, to be dropped outside a lock. O(1).
+    pub(crate) fn set_waiter(&mut self, ticket: Ticket, waiter: T) -> Option<T> {
+        self.slab.get_mut(ticket)?.waiter.replace(waiter)
+    }
+
+    /// The waiter's own alarm has rung: it is turned away if its time is really up. O(1).
+    pub(crate) fn expire(&mut self, now: Tick, ticket: Ticket) -> Polled<P> {
+        if let Some(entry) = self.slab.get_mut(ticket)
+            && entry.state == State::Waiting
+        {
+            let timeout = self.classes[usize::from(entry.class)].rule.queue_timeout;
+            let reason = match (entry.deadline <= now, entry.since.after(timeout) <= now) {
+                (true, _) => Reason::DeadlineExceeded,
+                (false, true) => Reason::QueueTimeout,
+                (false, false) => return Polled::Waiting,
+            };
+            let class = usize::from(entry.class);
+            self.unlink(ticket.index);
+            self.classes[class].counts.refused += 1;
+            // Its own waiter is the one that asks: it need not be woken. Its drop runs no foreign code but a waker's.
+            self.slab.at_mut(ticket.index).state = State::Refused(reason);
+        }
+        self.poll(ticket)
+    }
+
+    /// When the waiter's time is up: its queue timeout or its deadline.
+    pub(crate) fn alarm(&mut self, ticket: Ticket) -> Tick {
+        match self.slab.get_mut(ticket) {
+            Some(entry) => {
+                let timeout = self.classes[usize::from(entry.class)].rule.queue_timeout;
+                entry.since.after(timeout).min(entry.deadline)
+            }
+            None => Tick::ZERO,
+        }
+    }
+
+    /// The caller has gone. A waiter leaves its queue; a grant that it did not collect is a seat again: `settle` next.
+    /// What it held comes back, to be dropped outside a lock. O(1).
+    pub(crate) fn cancel(&mut self, ticket: Ticket) -> (Option<T>, Option<P>) {
+        let Some(entry) = self.slab.get_mut(ticket) else { return (None, None) };
+        let (class, cost, flow, charged) = (usize::from(entry.class), entry.cost, entry.flow, entry.charged);
+        match entry.state {
             State::Waiting => {
-                let class = self.unlink(ticket.index);
+                self.unlink(ticket.index);
                 self.classes[class].counts.cancelled += 1;
             }
             State::Granted => {
-                let class = usize::from(self.slab[ticket.index as usize].class);
+                self.unseat(class, cost);
                 // It was never served, so it counts as cancelled, not as admitted.
-                self.classes[class].counts.admitted -= 1;
-                self.classes[class].counts.cancelled += 1;
-                self.release(class);
+                let class = &mut self.classes[class];
+                class.counts.admitted -= 1;
+                class.counts.cancelled += 1;
+                class.flows.correct(flow, charged, 0);
             }
-            State::Free => return None,
+            State::Refused(_) => {}
+            State::Free | State::Held | State::Revoked => return (None, None),
         }
-        self.recycle(ticket.index)
+        self.slab.remove(ticket.index)
     }
 
-    /// A seat is free again. Call `dispatch` next.
-    pub(crate) fn release(&mut self, class: usize) {
-        let counts = &mut self.classes[class].counts;
-        debug_assert!(counts.in_flight > 0 && self.in_flight > 0);
-        counts.in_flight = counts.in_flight.saturating_sub(1);
-        self.in_flight = self.in_flight.saturating_sub(1);
-    }
-
-    /// Grants one seat to the most urgent waiter that may have one; call until `None`. A class at its own cap does not
-    /// block those below it.
-    pub(crate) fn dispatch(&mut self) -> Option<T> {
-        if self.in_flight >= self.limit {
-            return None;
+    /// A seat is free again: `settle` next. `now` is needed only if somebody waits or the grant was timed. O(1).
+    pub(crate) fn release(&mut self, taken: Taken, now: Option<Tick>, done: bool) {
+        let index = usize::from(taken.class);
+        self.classes[index].counts.done += u64::from(done);
+        if let (Some(now), Some(granted)) = (now, taken.granted) {
+            let actual = now.since(granted);
+            self.hold.add(actual);
+            let class = &mut self.classes[index];
+            class.hold.add(actual);
+            if taken.flow != NO_FLOW {
+                class.flows.correct(taken.flow, taken.charged, actual.saturating_mul(taken.cost.into()));
+            }
         }
-        let may_go = |class: &Class| class.head != NONE && class.counts.in_flight < class.rule.max_in_flight;
-        let class = self.classes.iter().position(may_go)?;
-        let index = self.classes[class].head;
-        self.unlink(index);
-        self.take_seat(class);
-        let entry = &mut self.slab[index as usize];
-        entry.state = State::Granted;
-        entry.waiter.take()
+        if self.let_go(&taken) {
+            self.unseat(index, taken.cost);
+        }
     }
 
-    /// A new shared limit; 0 pauses. Seats above it stay until they are released. Call `dispatch` next.
+    /// The seats of an exchange are more or fewer from now on: `settle` next. O(1).
+    pub(crate) fn resize(&mut self, taken: &mut Taken, cost: u32) {
+        if self.is_revoked(taken) {
+            return;
+        }
+        let counts = &mut self.classes[usize::from(taken.class)].counts;
+        counts.in_flight = counts.in_flight.saturating_sub(taken.cost as usize) + cost as usize;
+        self.in_flight = self.in_flight.saturating_sub(taken.cost as usize) + cost as usize;
+        self.resize_held(taken, cost);
+        taken.cost = cost;
+    }
+
+    /// A first byte came this long after the grant. O(1).
+    pub(crate) fn first_byte(&mut self, now: Tick, taken: &Taken) -> Option<u64> {
+        let head = now.since(taken.granted?);
+        let class = &mut self.classes[usize::from(taken.class)];
+        class.head.add(head);
+        class.measured(now);
+        Some(head)
+    }
+
+    /// A new shared limit; 0 pauses. Seats above it stay until they are released. `settle` next.
     pub(crate) const fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Refuses newcomers from now on; those who wait are served.
-    pub(crate) const fn drain(&mut self) {
+    /// A new rule for a class; queues that are now too long are cut by `settle`.
+    pub(crate) fn set_class(&mut self, class: usize, rule: ClassConfig) {
+        self.classes[class].rule = rule;
+        self.trimming = true;
+    }
+
+    /// Refuses newcomers from now on; those who wait are served, or with `flush` turned away by `settle`.
+    pub(crate) const fn drain(&mut self, flush: bool) {
         self.draining = true;
+        self.flushing |= flush;
     }
 
     pub(crate) const fn limit(&self) -> usize {
         self.limit
     }
 
-    pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.classes.iter().all(|class| class.head == NONE)
+    pub(crate) const fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    pub(crate) const fn in_flight(&self) -> usize {
+        self.in_flight
+    }
+
+    pub(crate) const fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.waiting == 0 && self.revoked == 0
     }
 
     pub(crate) fn counts(&self) -> impl Iterator<Item = ClassCounts> + '_ {
         self.classes.iter().map(|class| class.counts)
     }
 
-    /// How many wait in this class and the more urgent ones.
-    pub(crate) fn ahead(&self, class: usize) -> usize {
-        self.classes[..=class].iter().map(|class| class.counts.queued).sum()
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &ClassConfig> {
+        self.classes.iter().map(|class| &class.rule)
+    }
+
+    /// How long a seat is held, in nanoseconds: measured, or expected.
+    pub(crate) const fn mean_hold(&self) -> f64 {
+        self.hold.or(self.expected_hold)
     }
 
     #[cfg(test)]
-    pub(crate) const fn len_slab(&self) -> usize {
+    pub(super) const fn slab_len(&self) -> usize {
         self.slab.len()
-    }
-
-    fn entry(&self, ticket: Ticket) -> Option<&Entry<T>> {
-        self.slab
-            .get(ticket.index as usize)
-            .filter(|entry| entry.generation == ticket.generation && entry.state != State::Free)
-    }
-
-    fn entry_mut(&mut self, ticket: Ticket) -> Option<&mut Entry<T>> {
-        self.slab
-            .get_mut(ticket.index as usize)
-            .filter(|entry| entry.generation == ticket.generation && entry.state != State::Free)
-    }
-
-    /// Takes a waiting entry out of its queue and returns its class.
-    fn unlink(&mut self, index: u32) -> usize {
-        let Entry { class, previous, next, .. } = self.slab[index as usize];
-        let class = usize::from(class);
-        if previous == NONE {
-            self.classes[class].head = next;
-        } else {
-            self.slab[previous as usize].next = next;
-        }
-        if next == NONE {
-            self.classes[class].tail = previous;
-        } else {
-            self.slab[next as usize].previous = previous;
-        }
-        self.classes[class].counts.queued -= 1;
-        class
-    }
-
-    fn recycle(&mut self, index: u32) -> Option<T> {
-        let entry = &mut self.slab[index as usize];
-        entry.state = State::Free;
-        entry.generation = entry.generation.wrapping_add(1);
-        entry.next = std::mem::replace(&mut self.free, index);
-        entry.waiter.take()
     }
 }

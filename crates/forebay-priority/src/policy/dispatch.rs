@@ -1,0 +1,133 @@
+//! Who goes next.
+
+use forebay_core::Reason;
+
+use super::effects::Effects;
+use super::scheduler::Scheduler;
+use super::slab::State;
+use super::tick::Tick;
+
+impl<T, P> Scheduler<T, P> {
+    /// Settles whatever may be settled now: grants, refusals of those who are too late, queues that are too long. Again
+    /// while `effects.more()`. `reserve` takes a place at the backends for a class; `None`: it has none now.
+    ///
+    /// O(classes) for each waiter that is settled, of which there are 32 at most.
+    pub(crate) fn settle(
+        &mut self,
+        now: Tick,
+        reserve: &mut impl FnMut(usize) -> Option<P>,
+        effects: &mut Effects<T>,
+    ) {
+        if self.flushing || self.trimming {
+            self.cut(now, effects);
+        }
+        if self.waiting == 0 {
+            return;
+        }
+        self.accrue(now);
+        while self.waiting > 0 && self.in_flight < self.limit {
+            if !effects.room() {
+                effects.set_more();
+                return;
+            }
+            let Some((index, place)) = self.next(now, reserve, effects) else { return };
+            self.grant(now, index, place, effects);
+        }
+    }
+
+    /// Accounts for the time that has passed, in which nothing has changed. O(classes).
+    fn accrue(&mut self, now: Tick) {
+        let (passed, limit) = (now.since(self.accrued), self.limit);
+        self.accrued = self.accrued.max(now);
+        for class in &mut self.classes {
+            class.accrue(passed, limit);
+            class.arrivals.advance(now);
+        }
+    }
+
+    /// The most urgent class that is owed of its reserved share; else the most urgent that may have a seat. Whoever is
+    /// too late on the way is refused.
+    fn next(
+        &mut self,
+        now: Tick,
+        reserve: &mut impl FnMut(usize) -> Option<P>,
+        effects: &mut Effects<T>,
+    ) -> Option<(u32, P)> {
+        'again: loop {
+            for owed in [true, false] {
+                for class in 0..self.classes.len() {
+                    let state = &self.classes[class];
+                    if owed && !state.owed(self.limit) {
+                        continue;
+                    }
+                    let Some(index) = state.flows.front(state.lifo(now)) else { continue };
+                    if let Some(reason) = self.too_late(now, index) {
+                        if !effects.room() {
+                            effects.set_more();
+                            return None;
+                        }
+                        self.refuse(index, reason, effects);
+                        continue 'again;
+                    }
+                    let cost = self.slab.at(index).cost;
+                    if !self.fits_class(class, cost) {
+                        continue; // at its own cap, it blocks nobody
+                    }
+                    if !self.fits_house(cost) {
+                        return None; // the free seats are kept until there are enough: else it would never start
+                    }
+                    if let Some(place) = reserve(class) {
+                        if owed {
+                            self.classes[class].owed_cost = cost as usize;
+                        }
+                        return Some((index, place));
+                    }
+                }
+            }
+            return None;
+        }
+    }
+
+    /// Why this waiter need not be started any more.
+    fn too_late(&mut self, now: Tick, index: u32) -> Option<Reason> {
+        let entry = self.slab.at(index);
+        let (arrived, deadline) = (entry.since, entry.deadline);
+        let crowded = self.waiting > 1;
+        let class = &mut self.classes[usize::from(entry.class)];
+        if now <= class.latest_start(arrived, deadline, crowded) {
+            return None;
+        }
+        if deadline <= now {
+            return Some(Reason::DeadlineExceeded);
+        }
+        if arrived.after(class.rule.queue_timeout) <= now {
+            return Some(Reason::QueueTimeout);
+        }
+        (!class.probe(now)).then_some(Reason::DeadlineInfeasible)
+    }
+
+    /// Turns a waiter away; call only while there is room in `effects`.
+    pub(super) fn refuse(&mut self, index: u32, reason: Reason, effects: &mut Effects<T>) {
+        self.unlink(index);
+        let entry = self.slab.at_mut(index);
+        entry.state = State::Refused(reason);
+        effects.push(entry.waiter.take());
+        let class = usize::from(entry.class);
+        self.classes[class].counts.refused += 1;
+    }
+
+    fn grant(&mut self, now: Tick, index: u32, place: P, effects: &mut Effects<T>) {
+        self.unlink(index);
+        let entry = self.slab.at_mut(index);
+        let (number, cost, flow) = (usize::from(entry.class), entry.cost, entry.flow);
+        let class = &mut self.classes[number];
+        let charge = (class.hold.or(self.expected_hold) as u64).saturating_mul(cost.into());
+        class.flows.charge(flow, charge);
+        entry.charged = charge;
+        entry.state = State::Granted;
+        entry.since = now;
+        entry.place = Some(place);
+        effects.push(entry.waiter.take());
+        self.seat(number, cost);
+    }
+}

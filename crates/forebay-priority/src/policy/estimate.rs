@@ -1,0 +1,101 @@
+//! What the scheduler measures: moving averages of times, and rates of arrival.
+
+use super::tick::Tick;
+
+/// Samples before an average is believed.
+const WARM: u32 = 32;
+
+/// An exponentially weighted moving average with weight 1/32, in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Average {
+    value: f64,
+    samples: u32,
+}
+
+impl Average {
+    /// An average that is `expected` until it has seen enough.
+    pub(crate) const fn expecting(expected: u64) -> Self {
+        Self { value: expected as f64, samples: 0 }
+    }
+
+    /// O(1).
+    pub(crate) fn add(&mut self, nanos: u64) {
+        // The first samples weigh more, so that a wrong expectation is gone by the time the average is believed.
+        let weight = 1.0 / f64::from((self.samples + 1).min(WARM));
+        self.value += (nanos as f64 - self.value) * weight;
+        self.samples = self.samples.saturating_add(1).min(WARM);
+    }
+
+    /// Nanoseconds: the expectation, until there are 32 samples to replace it.
+    pub(crate) const fn or(&self, expected: f64) -> f64 {
+        if self.warm() { self.value } else { expected }
+    }
+
+    pub(crate) const fn warm(&self) -> bool {
+        self.samples >= WARM
+    }
+}
+
+/// Arrivals in seats a second, over about the last second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rate {
+    per_second: f64,
+    seats: u64,
+    since: Tick,
+}
+
+/// Shorter windows are not measured: one arrival in a microsecond is not a million a second.
+const WINDOW: u64 = 100_000_000;
+
+impl Rate {
+    pub(crate) const ZERO: Self = Self { per_second: 0.0, seats: 0, since: Tick::ZERO };
+
+    pub(crate) const fn count(&mut self, seats: u32) {
+        self.seats = self.seats.saturating_add(seats as u64);
+    }
+
+    /// Takes the arrivals of the last window into account, if it is over. O(1).
+    pub(crate) fn advance(&mut self, now: Tick) {
+        let window = now.since(self.since);
+        if window < WINDOW {
+            return;
+        }
+        let seconds = window as f64 / 1e9;
+        self.per_second += (self.seats as f64 / seconds - self.per_second) * seconds.min(1.0);
+        (self.seats, self.since) = (0, now);
+    }
+
+    pub(crate) const fn per_second(&self) -> f64 {
+        self.per_second
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_average_is_believed_after_32_samples() {
+        let mut average = Average::expecting(7);
+        for _ in 0..31 {
+            average.add(100);
+        }
+        assert!((average.or(9.0) - 9.0).abs() < 1e-9 && !average.warm());
+        average.add(100);
+        assert!((average.or(9.0) - 100.0).abs() < 1e-6 && average.warm());
+        average.add(132);
+        assert!((average.or(9.0) - 101.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_rate_follows_within_a_few_seconds_and_falls_to_nothing() {
+        let mut rate = Rate::ZERO;
+        for tick in 1..=5_000 {
+            rate.count(1);
+            rate.advance(Tick(tick * 1_000_000));
+        }
+        assert!((rate.per_second() - 1000.0).abs() < 10.0, "{}", rate.per_second());
+        rate.advance(Tick(9_000_000_000));
+        assert!(rate.per_second().abs() < 1.0);
+    }
+}

@@ -1,0 +1,123 @@
+//! Who is turned away: those whose wait would be in vain, and those for whom there is no room.
+
+use forebay_core::Reason;
+
+use super::effects::Effects;
+use super::scheduler::Scheduler;
+use super::slab::Ticket;
+use super::tick::Tick;
+use crate::config::OnFull;
+
+impl<T, P> Scheduler<T, P> {
+    /// How long a newcomer of this class will wait, in nanoseconds, for what is known: the seats wanted ahead of it, over
+    /// the seats that come free, less what more urgent newcomers will take. `None` before enough has been measured.
+    ///
+    /// O(classes).
+    pub(super) fn predicted_wait(&self, class: usize, now: Tick, own: usize) -> Option<f64> {
+        if !self.hold.warm() {
+            return None;
+        }
+        let state = &self.classes[class];
+        let hold = self.mean_hold();
+        let urgent = &self.classes[..class];
+        let busy: f64 = urgent.iter().map(|c| c.arrivals.per_second() * c.hold.or(hold) / 1e9).sum();
+        let rho = (busy / self.limit.max(1) as f64).min(0.95);
+        let before: usize = urgent.iter().map(|c| c.counts.queued).sum();
+        let ahead = before + if state.lifo(now) { 0 } else { own };
+        let seats = state.rule.cap(self.limit).min(state.rule.ceiling(self.limit)).max(1) as f64;
+        let wait = ahead as f64 * hold / (seats * (1.0 - rho));
+        let share = state.share(self.limit);
+        Some(if share > 0.0 { wait.min(own as f64 * hold / share) } else { wait })
+    }
+
+    /// Nanoseconds until those who wait in this class and the more urgent ones will have been served: for `Retry-After`.
+    pub(crate) fn drain_time(&self, class: usize) -> f64 {
+        let ahead: usize = self.classes[..=class].iter().map(|c| c.counts.queued).sum();
+        let rule = &self.classes[class].rule;
+        let seats = rule.cap(self.limit).min(rule.ceiling(self.limit)).max(1);
+        ahead as f64 * self.mean_hold() / seats as f64
+    }
+
+    /// Makes room for a newcomer that must wait, or says why there is none.
+    pub(super) fn make_room(&mut self, now: Tick, ticket: Ticket, effects: &mut Effects<T>) -> Result<(), Reason> {
+        let entry = self.slab.at(ticket.index);
+        let (class, arrived, deadline, cost) = (usize::from(entry.class), entry.since, entry.deadline, entry.cost);
+        let (flow, state) = (entry.flow, &self.classes[class]);
+        let left = state.latest_start(arrived, deadline, true).since(now);
+        let own = state.counts.queued - cost as usize;
+        if let Some(wait) = self.predicted_wait(class, now, own)
+            && wait > 2.0 * left as f64
+            && !self.classes[class].probe(now)
+        {
+            return Err(Reason::DeadlineInfeasible);
+        }
+        let full = if self.limit == 0 { Reason::NoCapacity } else { Reason::QueueFull };
+        let length = self.classes[class].rule.queue_length(self.limit, self.mean_hold());
+        if self.classes[class].counts.waiting > length {
+            self.evict(now, class, flow, ticket, full, effects)?;
+        }
+        if self.waiting > self.max_queued {
+            let below = (class + 1..self.classes.len()).rev().find(|&c| !self.classes[c].flows.is_empty());
+            self.evict(now, below.unwrap_or(class), flow, ticket, full, effects)?;
+        }
+        Ok(())
+    }
+
+    /// Turns away whoever of `class` would be served last; an error if that is the newcomer.
+    fn evict(
+        &mut self,
+        now: Tick,
+        class: usize,
+        flow: u8,
+        newcomer: Ticket,
+        full: Reason,
+        effects: &mut Effects<T>,
+    ) -> Result<(), Reason> {
+        let state = &self.classes[class];
+        let last = state.flows.last(state.lifo(now), Some(flow));
+        match last {
+            // Without room for the effect the newcomer goes; the next one finds it.
+            Some(last) if self.on_full == OnFull::EvictLower && last != newcomer.index && effects.room() => {
+                self.refuse(last, Reason::Evicted, effects);
+                Ok(())
+            }
+            _ => Err(full),
+        }
+    }
+
+    /// Refuses the oldest of a flow while their time is up, so that they take no room from a newcomer.
+    pub(super) fn purge(&mut self, now: Tick, class: usize, flow: u8, effects: &mut Effects<T>) {
+        while effects.room()
+            && let Some(index) = self.classes[class].flows.oldest(flow)
+        {
+            let entry = self.slab.at(index);
+            let reason = match (entry.deadline <= now, entry.since.after(self.classes[class].rule.queue_timeout) <= now) {
+                (true, _) => Reason::DeadlineExceeded,
+                (false, true) => Reason::QueueTimeout,
+                (false, false) => return,
+            };
+            self.refuse(index, reason, effects);
+        }
+    }
+
+    /// Empties the queues (a drain), or cuts those that a live change has made too short.
+    pub(super) fn cut(&mut self, now: Tick, effects: &mut Effects<T>) {
+        for class in 0..self.classes.len() {
+            let (reason, most) = if self.flushing {
+                (Reason::ShuttingDown, 0)
+            } else {
+                (Reason::Evicted, self.classes[class].rule.queue_length(self.limit, self.mean_hold()))
+            };
+            while self.classes[class].counts.waiting > most {
+                let state = &self.classes[class];
+                let Some(last) = state.flows.last(state.lifo(now), None) else { break };
+                if !effects.room() {
+                    effects.set_more();
+                    return;
+                }
+                self.refuse(last, reason, effects);
+            }
+        }
+        (self.flushing, self.trimming) = (false, false);
+    }
+}

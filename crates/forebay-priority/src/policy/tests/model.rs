@@ -1,0 +1,326 @@
+//! The same policy, written down as plainly as can be: one list of requests, searched from end to end each time.
+
+use forebay_core::Reason;
+
+use crate::config::{OnFull, PriorityConfig};
+use crate::policy::class::BEGIN;
+use crate::policy::flows::{COMMON, hand};
+use crate::policy::scheduler::Ask;
+use crate::policy::tick::{Tick, nanos};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Waiting,
+    /// Has a seat, and does not know it yet.
+    Granted,
+    Running,
+    /// Runs on, its seat taken away.
+    Revoked,
+    Refused(Reason),
+    Gone,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) state: State,
+    ask: Ask,
+    arrived: Tick,
+    granted: Tick,
+    flow: Option<u8>,
+    charged: u64,
+}
+
+pub(super) struct Model {
+    pub(super) config: PriorityConfig,
+    pub(super) limit: usize,
+    pub(super) requests: Vec<Request>,
+    pub(super) draining: bool,
+    pub(super) open: Vec<bool>,
+    accrued: Tick,
+    credits: Vec<f64>,
+    owed_cost: Vec<usize>,
+    busy_since: Vec<Tick>,
+    starts: Vec<[u64; 65]>,
+    virtual_now: Vec<u64>,
+}
+
+impl Model {
+    pub(super) fn new(config: &PriorityConfig) -> Self {
+        let classes = config.classes.len();
+        Self {
+            config: config.clone(),
+            limit: config.seats(),
+            requests: Vec::new(),
+            draining: false,
+            open: vec![true; classes],
+            accrued: Tick::ZERO,
+            credits: vec![BEGIN; classes],
+            owed_cost: vec![1; classes],
+            busy_since: vec![Tick::ZERO; classes],
+            starts: vec![[0; 65]; classes],
+            virtual_now: vec![0; classes],
+        }
+    }
+
+    /// The waiters of a class, oldest first.
+    pub(super) fn waiters(&self, class: usize) -> Vec<usize> {
+        let waits = |request: &Request| request.ask.class == class && request.state == State::Waiting;
+        (0..self.requests.len()).filter(|&id| waits(&self.requests[id])).collect()
+    }
+
+    fn waiting(&self) -> usize {
+        self.requests.iter().filter(|request| request.state == State::Waiting).count()
+    }
+
+    /// Seats held, by a class or by all.
+    pub(super) fn held(&self, class: Option<usize>) -> usize {
+        let holds = |request: &&Request| {
+            matches!(request.state, State::Granted | State::Running) && class.is_none_or(|class| class == request.ask.class)
+        };
+        self.requests.iter().filter(holds).map(|request| request.ask.cost as usize).sum()
+    }
+
+    fn lifo(&self, class: usize, now: Tick) -> bool {
+        let after = self.config.classes[class].lifo_after();
+        after.is_some_and(|after| now >= self.busy_since[class].after(after))
+    }
+
+    fn flow(&self, class: usize, flow: u8) -> Vec<usize> {
+        self.waiters(class).into_iter().filter(|&id| self.requests[id].flow == Some(flow)).collect()
+    }
+
+    fn flows(&self, class: usize) -> Vec<u8> {
+        (0..=COMMON).filter(|&flow| !self.flow(class, flow).is_empty()).collect()
+    }
+
+    fn front(&self, class: usize, now: Tick) -> Option<usize> {
+        let flow = self.flows(class).into_iter().min_by_key(|&flow| self.starts[class][usize::from(flow)])?;
+        let waiters = self.flow(class, flow);
+        if self.lifo(class, now) { waiters.last().copied() } else { waiters.first().copied() }
+    }
+
+    fn last(&self, class: usize, now: Tick, newcomer: Option<usize>) -> Option<usize> {
+        let joined = |flow: u8| newcomer.is_some_and(|id| self.requests[id].flow == Some(flow));
+        let longest = |&flow: &u8| (self.flow(class, flow).len(), joined(flow));
+        let flow = self.flows(class).into_iter().max_by_key(longest)?;
+        let waiters = self.flow(class, flow);
+        if self.lifo(class, now) { waiters.first().copied() } else { waiters.last().copied() }
+    }
+
+    fn fits_class(&self, class: usize, cost: u32) -> bool {
+        let (rule, cost) = (&self.config.classes[class], cost as usize);
+        let own = self.held(Some(class));
+        let all = self.held(None);
+        (own == 0 || own + cost <= rule.cap(self.limit)) && (all == 0 || all + cost <= rule.ceiling(self.limit))
+    }
+
+    fn fits_house(&self, cost: u32) -> bool {
+        self.held(None) == 0 || self.held(None) + cost as usize <= self.limit
+    }
+
+    fn length(&self, class: usize) -> usize {
+        self.config.classes[class].queue_length(self.limit, nanos(self.config.expected_hold) as f64)
+    }
+
+    fn over(&self, id: usize, now: Tick) -> Option<Reason> {
+        let request = &self.requests[id];
+        let timeout = self.config.classes[request.ask.class].queue_timeout;
+        if request.ask.deadline <= now {
+            Some(Reason::DeadlineExceeded)
+        } else if request.arrived.after(timeout) <= now {
+            Some(Reason::QueueTimeout)
+        } else {
+            None
+        }
+    }
+
+    fn accrue(&mut self, now: Tick) {
+        let passed = now.since(self.accrued) as f64;
+        self.accrued = now;
+        for class in 0..self.credits.len() {
+            let share = self.config.classes[class].reserved * self.limit as f64;
+            if share > 0.0 {
+                let seats = (share.ceil() as usize).max(self.owed_cost[class]);
+                let held = self.held(Some(class)).min(seats) as f64;
+                let credit = self.credits[class] + (share - held) * passed;
+                self.credits[class] = credit.clamp(-(seats as f64) * 1e9, share * 1e9);
+            }
+        }
+    }
+
+    fn owed(&self, class: usize) -> bool {
+        let share = self.config.classes[class].reserved * self.limit as f64;
+        let seats = (share.ceil() as usize).max(self.owed_cost[class]);
+        share > 0.0 && self.credits[class] >= 0.0 && self.held(Some(class)) < seats
+    }
+
+    /// Grants and refuses until nothing more can be done.
+    pub(super) fn settle(&mut self, now: Tick) {
+        if self.waiting() == 0 {
+            return;
+        }
+        self.accrue(now);
+        while self.held(None) < self.limit
+            && let Some((id, owed)) = self.next(now)
+        {
+            let request = &mut self.requests[id];
+            let (class, flow) = (request.ask.class, usize::from(request.flow.expect("it waits in one")));
+            request.state = State::Granted;
+            request.granted = now;
+            request.charged = nanos(self.config.expected_hold) * u64::from(request.ask.cost);
+            self.virtual_now[class] = self.virtual_now[class].max(self.starts[class][flow]);
+            self.starts[class][flow] += request.charged;
+            if owed {
+                self.owed_cost[class] = request.ask.cost as usize;
+            }
+        }
+    }
+
+    fn next(&mut self, now: Tick) -> Option<(usize, bool)> {
+        'again: loop {
+            for owed in [true, false] {
+                for class in 0..self.open.len() {
+                    if owed && !self.owed(class) {
+                        continue;
+                    }
+                    let Some(id) = self.front(class, now) else { continue };
+                    if let Some(reason) = self.over(id, now) {
+                        self.requests[id].state = State::Refused(reason);
+                        continue 'again;
+                    }
+                    let cost = self.requests[id].ask.cost;
+                    if !self.fits_class(class, cost) {
+                        continue;
+                    }
+                    if !self.fits_house(cost) {
+                        return None;
+                    }
+                    if self.open[class] {
+                        return Some((id, owed));
+                    }
+                }
+            }
+            return None;
+        }
+    }
+
+    /// A newcomer: what it is told.
+    pub(super) fn offer(&mut self, now: Tick, ask: Ask) -> State {
+        let (id, class) = (self.requests.len(), ask.class);
+        let mut request =
+            Request { state: State::Gone, ask, arrived: now, granted: now, flow: None, charged: 0 };
+        if self.draining || ask.deadline <= now {
+            let reason = if self.draining { Reason::ShuttingDown } else { Reason::DeadlineExceeded };
+            request.state = State::Refused(reason);
+            self.requests.push(request);
+            return State::Refused(reason);
+        }
+        let free = self.held(None) < self.limit && self.fits_class(class, ask.cost) && self.fits_house(ask.cost);
+        if self.waiting() == 0 && free && self.open[class] {
+            request.state = State::Running;
+            self.requests.push(request);
+            return State::Running;
+        }
+        let flow = ask.tenant.map_or(COMMON, |tenant| {
+            let hand = hand(tenant).into_iter();
+            let key = |flow: &u8| (self.flow(class, *flow).len(), self.starts[class][usize::from(*flow)]);
+            hand.min_by_key(key).expect("six")
+        });
+        while let Some(&oldest) = self.flow(class, flow).first()
+            && let Some(reason) = self.over(oldest, now)
+        {
+            self.requests[oldest].state = State::Refused(reason);
+        }
+        if self.waiting() == 0 {
+            self.accrued = now;
+        }
+        if self.waiters(class).is_empty() {
+            self.busy_since[class] = now;
+        }
+        if self.flow(class, flow).is_empty() {
+            let start = &mut self.starts[class][usize::from(flow)];
+            *start = (*start).max(self.virtual_now[class]);
+        }
+        (request.state, request.flow) = (State::Waiting, Some(flow));
+        self.requests.push(request);
+        self.settle(now);
+        if self.requests[id].state == State::Granted {
+            self.requests[id].state = State::Running;
+        }
+        if self.requests[id].state == State::Waiting {
+            self.make_room(now, id);
+        }
+        self.requests[id].state
+    }
+
+    fn make_room(&mut self, now: Tick, id: usize) {
+        let class = self.requests[id].ask.class;
+        let full = State::Refused(if self.limit == 0 { Reason::NoCapacity } else { Reason::QueueFull });
+        let evict = |model: &mut Self, class: usize| {
+            let last = model.last(class, now, Some(id)).expect("it is not empty");
+            if last == id || model.config.on_full == OnFull::Reject {
+                model.requests[id].state = full;
+            } else {
+                model.requests[last].state = State::Refused(Reason::Evicted);
+            }
+        };
+        if self.waiters(class).len() > self.length(class) {
+            evict(self, class);
+        }
+        if self.requests[id].state == State::Waiting && self.waiting() > self.config.max_queued.unwrap_or(usize::MAX) {
+            let below = (class + 1..self.open.len()).rev().find(|&below| !self.waiters(below).is_empty());
+            evict(self, below.unwrap_or(class));
+        }
+    }
+
+    pub(super) fn poll(&mut self, id: usize) -> State {
+        let told = self.requests[id].state;
+        match told {
+            State::Granted => self.requests[id].state = State::Running,
+            State::Refused(_) => self.requests[id].state = State::Gone,
+            _ => {}
+        }
+        told
+    }
+
+    pub(super) fn expire(&mut self, now: Tick, id: usize) -> State {
+        if self.requests[id].state == State::Waiting
+            && let Some(reason) = self.over(id, now)
+        {
+            self.requests[id].state = State::Refused(reason);
+        }
+        self.poll(id)
+    }
+
+    pub(super) fn cancel(&mut self, id: usize) {
+        if self.requests[id].state == State::Granted {
+            self.correct(id, 0);
+        }
+        if matches!(self.requests[id].state, State::Waiting | State::Granted | State::Refused(_)) {
+            self.requests[id].state = State::Gone;
+        }
+    }
+
+    pub(super) fn release(&mut self, now: Tick, id: usize) {
+        let request = &self.requests[id];
+        self.correct(id, now.since(request.granted) * u64::from(request.ask.cost));
+        self.requests[id].state = State::Gone;
+    }
+
+    fn correct(&mut self, id: usize, actual: u64) {
+        let request = &self.requests[id];
+        if let Some(flow) = request.flow {
+            let start = &mut self.starts[request.ask.class][usize::from(flow)];
+            *start = (*start + actual).saturating_sub(request.charged);
+        }
+    }
+
+    pub(super) fn reap(&mut self, now: Tick) {
+        for request in &mut self.requests {
+            let most = self.config.classes[request.ask.class].max_hold;
+            if request.state == State::Running && most.is_some_and(|most| request.granted.after(most) <= now) {
+                request.state = State::Revoked;
+            }
+        }
+    }
+}
