@@ -137,6 +137,7 @@ impl Shared {
         let mut effects = Effects::new();
         let mut state = self.lock();
         let now = self.now(); // under the lock, so that ticks never run backwards
+        state.scheduler.advance(now);
         let result = operation(&mut state.scheduler, now, &mut effects);
         loop {
             let drained = state.take_drained();

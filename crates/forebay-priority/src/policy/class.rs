@@ -74,7 +74,7 @@ impl ClassState {
 
     /// After this one need not be started. The time to the head counts only where another could use the seat.
     pub(super) fn latest_start(&self, arrived: Tick, deadline: Tick, crowded: bool) -> Tick {
-        let head = if crowded { self.head.or(0.0) as u64 } else { 0 };
+        let head = if crowded { self.head.most() as u64 } else { 0 };
         arrived.after(self.rule.queue_timeout).min(deadline.minus(head))
     }
 

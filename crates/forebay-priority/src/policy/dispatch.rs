@@ -35,7 +35,13 @@ impl<T, P> Scheduler<T, P> {
         }
     }
 
-    /// Accounts for the time that has passed, in which nothing has changed. O(classes).
+    /// Accounts for the time until now; call it before anything changes. O(classes).
+    pub(crate) fn advance(&mut self, now: Tick) {
+        if self.waiting > 0 {
+            self.accrue(now);
+        }
+    }
+
     fn accrue(&mut self, now: Tick) {
         let (passed, limit) = (now.since(self.accrued), self.limit);
         self.accrued = self.accrued.max(now);

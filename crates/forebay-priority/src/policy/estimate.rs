@@ -5,30 +5,39 @@ use super::tick::Tick;
 /// Samples before an average is believed.
 const WARM: u32 = 32;
 
-/// An exponentially weighted moving average with weight 1/32, in nanoseconds.
+/// An exponentially weighted moving average with weight 1/32, in nanoseconds, and the mean deviation from it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Average {
     value: f64,
+    deviation: f64,
     samples: u32,
 }
 
 impl Average {
     /// An average that is `expected` until it has seen enough.
     pub(crate) const fn expecting(expected: u64) -> Self {
-        Self { value: expected as f64, samples: 0 }
+        Self { value: expected as f64, deviation: 0.0, samples: 0 }
     }
 
     /// O(1).
     pub(crate) fn add(&mut self, nanos: u64) {
         // The first samples weigh more, so that a wrong expectation is gone by the time the average is believed.
         let weight = 1.0 / f64::from((self.samples + 1).min(WARM));
-        self.value += (nanos as f64 - self.value) * weight;
+        let error = nanos as f64 - self.value;
+        self.value += error * weight;
+        self.deviation += (error.abs() - self.deviation) * weight;
         self.samples = self.samples.saturating_add(1).min(WARM);
     }
 
     /// Nanoseconds: the expectation, until there are 32 samples to replace it.
     pub(crate) const fn or(&self, expected: f64) -> f64 {
         if self.warm() { self.value } else { expected }
+    }
+
+    /// Nanoseconds that most stay below: the mean and twice the mean deviation (as Jacobson, SIGCOMM 1988, bounds round
+    /// trips). Nothing before there are 32 samples.
+    pub(crate) fn most(&self) -> f64 {
+        if self.warm() { self.value + 2.0 * self.deviation } else { 0.0 }
     }
 
     pub(crate) const fn warm(&self) -> bool {

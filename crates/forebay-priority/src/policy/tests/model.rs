@@ -134,6 +134,12 @@ impl Model {
         }
     }
 
+    pub(super) fn advance(&mut self, now: Tick) {
+        if self.waiting() > 0 {
+            self.accrue(now);
+        }
+    }
+
     fn accrue(&mut self, now: Tick) {
         let passed = now.since(self.accrued) as f64;
         self.accrued = now;

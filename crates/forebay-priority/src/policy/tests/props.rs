@@ -124,6 +124,8 @@ impl Pair {
     fn apply(&mut self, op: Op) {
         let now = self.now;
         let mut effects = Effects::new();
+        self.real.advance(now);
+        self.model.advance(now);
         match op {
             Op::Offer { class, cost, deadline, tenant } => {
                 let deadline = deadline.map_or(Tick::NEVER, |millis| now.after(Duration::from_millis(millis)));
