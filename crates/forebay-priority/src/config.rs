@@ -40,8 +40,10 @@ pub struct PriorityConfig {
     #[cfg_attr(feature = "serde", serde(default))]
     pub release: ReleaseOn,
     /// How long an exchange holds its seat, on average, until that has been measured. Presets: 350 ms.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub expected_hold: Duration,
     /// How long the backend takes to the first byte, on average, until that has been measured. Presets: 350 ms.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub expected_head: Duration,
 }
 
@@ -59,12 +61,13 @@ pub struct ClassConfig {
     #[cfg_attr(feature = "serde", serde(default))]
     pub queue: QueueLength,
     /// How long one may wait in the queue; the time in service is not limited by it. Zero: whoever must wait is refused.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub queue_timeout: Duration,
     /// How long after its arrival the head of the answer must be there; `None`: no limit of this class's own.
-    #[cfg_attr(feature = "serde", serde(default))]
+    #[cfg_attr(feature = "serde", serde(default, with = "humantime_serde"))]
     pub answer_timeout: Option<Duration>,
     /// How long a seat may be held, body included; then the exchange is cut. `None`: as long as it takes.
-    #[cfg_attr(feature = "serde", serde(default))]
+    #[cfg_attr(feature = "serde", serde(default, with = "humantime_serde"))]
     pub max_hold: Option<Duration>,
     /// The share of all seats that it gets at least, while it has waiters: 0 to 0.5, all classes together at most 0.5.
     #[cfg_attr(feature = "serde", serde(default))]
@@ -141,6 +144,7 @@ pub enum Order {
     /// until it is empty. When not all can be served in time, those who have just come still can.
     AdaptiveLifo {
         /// `None`: twice the queue timeout.
+        #[cfg_attr(feature = "serde", serde(default, with = "humantime_serde"))]
         after: Option<Duration>,
     },
 }

@@ -71,11 +71,17 @@ mod deadline;
 pub mod future;
 mod handle;
 mod layer;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_metrics.rs"]
 mod metrics;
 mod neutral;
 mod permit;
 mod policy;
 mod seat;
+#[cfg(feature = "serde")]
+mod serde_class;
 mod service;
 mod settings;
 mod shared;

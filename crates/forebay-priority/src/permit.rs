@@ -89,8 +89,8 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let held = self.taken.granted.map(|granted| self.shared.now().since(granted));
-        self.shared.metrics.unseated(usize::from(self.taken.class), self.taken.cost, held.map(Duration::from_nanos));
+        let held = self.taken.granted.map(|granted| Duration::from_nanos(self.shared.now().since(granted)));
+        self.shared.metrics.unseated(usize::from(self.taken.class), self.taken.cost, held);
         self.shared.release(self.taken, self.done);
     }
 }

@@ -45,7 +45,7 @@ impl Shared {
     ) -> Arc<Self> {
         let rules = Rules::new(scheduler.rules());
         let shared = Arc::new(Self {
-            metrics: Metrics::new(rules.len()),
+            metrics: Metrics::new(rules.len(), scheduler.limit()),
             state: Mutex::new(State { scheduler, drained: Vec::new(), uncontended: 0 }),
             start: Instant::now(),
             settings,
@@ -99,7 +99,7 @@ impl Shared {
 
     /// Whether every exchange is timed, and not one in 16 only.
     const fn timed(&self) -> bool {
-        self.adaptive.is_some() || Metrics::ENABLED
+        self.adaptive.is_some()
     }
 
     /// A newcomer. Its cost becomes what its class can have at most.
@@ -182,6 +182,15 @@ impl Shared {
     /// The backend said that it is busy, or could not be reached.
     pub(crate) fn overloaded(&self) {
         self.adapt(|controller| controller.overload(self.now().0));
+    }
+
+    /// A limit by hand: an adaptive one goes on from there.
+    pub(crate) fn set_limit(&self, seats: usize) {
+        if let Some(adaptive) = &self.adaptive {
+            adaptive.lock().unwrap_or_else(PoisonError::into_inner).set_limit(seats);
+        }
+        self.change(|core, _| core.set_limit(seats));
+        self.metrics.limit(seats);
     }
 
     fn adapt(&self, learn: impl FnOnce(&mut Controller) -> Option<usize>) {

@@ -16,7 +16,7 @@ pub struct Tier {
     #[cfg_attr(feature = "serde", serde(with = "crate::serde_class"))]
     pub ceiling: Class,
     /// Within what time the answer begins.
-    #[cfg_attr(feature = "serde", serde(default))]
+    #[cfg_attr(feature = "serde", serde(default, with = "humantime_serde"))]
     pub sla: Option<Duration>,
 }
 

@@ -16,6 +16,7 @@ const MOST: usize = 1_000_000;
 /// config.algorithm = Algorithm::Aimd { target: Duration::from_millis(400) };
 /// ```
 #[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct AdaptiveConfig {
     /// The limit until the first window has closed, `min` to `max`. Default 16.
@@ -31,6 +32,7 @@ pub struct AdaptiveConfig {
 
 /// What moves an adaptive limit; see the [module](super) for which to use when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Algorithm {
     /// The latency against its own long-term average: nothing to tune.
@@ -38,6 +40,7 @@ pub enum Algorithm {
     /// The latency against a target.
     Aimd {
         /// The mean time to the first byte that is still good, above 0.
+        #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
         target: Duration,
     },
 }
@@ -73,5 +76,47 @@ impl AdaptiveConfig {
         if let Algorithm::Aimd { target: Duration::ZERO } = algorithm {
             problems.push("adaptive target is 0 ns: more than 0".into());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(change: impl FnOnce(&mut AdaptiveConfig)) -> Vec<String> {
+        let mut config = AdaptiveConfig::default();
+        change(&mut config);
+        let mut problems = Vec::new();
+        config.validate(&mut problems);
+        problems
+    }
+
+    #[test]
+    fn the_default_and_the_narrowest_bounds_are_good() {
+        assert_eq!(problems(|_| {}), Vec::<String>::new());
+        assert_eq!(problems(|config| (config.initial, config.min, config.max) = (1, 1, 1)), Vec::<String>::new());
+        assert_eq!(problems(|config| config.max = MOST), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_bad_field_is_a_sentence() {
+        let one = |change: fn(&mut AdaptiveConfig), wanted: &str| assert_eq!(problems(change), [wanted]);
+        one(|config| config.min = 0, "adaptive min is 0: 1 to max, which is 1024");
+        one(|config| config.max = MOST + 1, "adaptive max is 1000001: 1 to 1000000");
+        one(|config| config.initial = 1, "adaptive initial is 1: min to max, which are 2 and 1024");
+        one(|config| config.initial = 2000, "adaptive initial is 2000: min to max, which are 2 and 1024");
+        one(
+            |config| config.algorithm = Algorithm::Aimd { target: Duration::ZERO },
+            "adaptive target is 0 ns: more than 0",
+        );
+    }
+
+    #[test]
+    fn all_problems_come_at_once() {
+        let found = problems(|config| {
+            *config =
+                AdaptiveConfig { initial: 5, min: 10, max: 0, algorithm: Algorithm::Aimd { target: Duration::ZERO } };
+        });
+        assert_eq!(found.len(), 4, "{found:?}");
     }
 }

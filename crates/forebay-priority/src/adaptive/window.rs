@@ -68,11 +68,7 @@ impl Tally {
     }
 
     fn plus(self, other: Self) -> Self {
-        Self {
-            count: self.count + other.count,
-            sum: self.sum.saturating_add(other.sum),
-            min: self.min.min(other.min),
-        }
+        Self { count: self.count + other.count, sum: self.sum.saturating_add(other.sum), min: self.min.min(other.min) }
     }
 }
 
@@ -112,7 +108,11 @@ impl Sampler {
         if self.recent.0 >= MEMORY {
             self.recent = (self.recent.0 / 2, self.recent.1 / 2);
         }
-        if streaming { self.streams.add(latency_ns) } else { self.others.add(latency_ns) }
+        if streaming {
+            self.streams.add(latency_ns)
+        } else {
+            self.others.add(latency_ns)
+        }
         self.close(now_ns)
     }
 
@@ -156,5 +156,83 @@ impl Sampler {
         };
         *self = Self { start: Some(now_ns), peak: last, in_flight: (0, 0, last), recent: self.recent, ..Self::new() };
         Some(window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    #[test]
+    fn a_window_lasts_100_ms_and_has_ten_samples() {
+        let mut sampler = Sampler::new();
+        assert!((0..100).all(|i| sampler.sample(i * MS, 5 * MS, false).is_none()), "too short");
+        let window = sampler.sample(100 * MS, 15 * MS, false).expect("long enough");
+        assert_eq!((window.samples, window.completed, window.overloads), (101, 101, 0));
+        assert_eq!((window.length, window.min), (Duration::from_millis(100), Duration::from_millis(5)));
+        assert_eq!(window.mean, Duration::from_nanos((100 * 5 + 15) * MS / 101));
+        assert!((window.throughput() - 1010.0).abs() < 1e-6);
+        assert!((1..10).all(|i| sampler.sample((100 + 50 * i) * MS, MS, false).is_none()), "too few");
+        assert_eq!(sampler.sample(600 * MS, MS, false).expect("the tenth").samples, 10);
+    }
+
+    #[test]
+    fn after_a_second_a_window_closes_with_what_it_has() {
+        let mut sampler = Sampler::new();
+        assert_eq!(sampler.overload(7), None);
+        let window = sampler.overload(7 + LONGEST).expect("a second");
+        assert_eq!((window.samples, window.completed, window.overloads), (0, 0, 2));
+        assert_eq!((window.mean, window.min), (Duration::ZERO, Duration::ZERO));
+    }
+
+    #[test]
+    fn overloads_count_towards_the_ten_but_not_towards_the_throughput() {
+        let mut sampler = Sampler::new();
+        sampler.sample(0, MS, false);
+        assert!((0..8).all(|_| sampler.overload(50 * MS).is_none()));
+        let window = sampler.overload(100 * MS).expect("ten in all");
+        assert_eq!((window.samples, window.completed, window.overloads), (1, 1, 9));
+    }
+
+    #[test]
+    fn once_one_answer_in_eight_streams_only_streams_are_samples() {
+        let run = |one_in: u64| {
+            let mut sampler = Sampler::new();
+            let windows = (0..2000)
+                .filter_map(|i| sampler.sample(i * MS, if i % one_in == 0 { 90 * MS } else { MS }, i % one_in == 0));
+            windows.last().expect("two seconds")
+        };
+        let mostly_heads = run(9);
+        assert!(mostly_heads.samples > 90 && mostly_heads.mean < Duration::from_millis(20), "{mostly_heads:?}");
+        let streams = run(8);
+        assert!(streams.samples < 20 && streams.mean == Duration::from_millis(90), "{streams:?}");
+        assert!(streams.completed > 70, "the others are still answers: {streams:?}");
+    }
+
+    #[test]
+    fn what_is_in_flight_is_carried_into_the_next_window() {
+        let mut sampler = Sampler::new();
+        for in_flight in [10, 30, 20] {
+            sampler.in_flight(in_flight);
+        }
+        sampler.sample(0, MS, false);
+        let window = sampler.sample(LONGEST, MS, false).expect("a second");
+        assert_eq!((window.peak_in_flight, window.mean_in_flight), (30, 20.0));
+        let window = sampler.sample(2 * LONGEST, MS, false).expect("another");
+        assert_eq!((window.peak_in_flight, window.mean_in_flight), (20, 20.0));
+        assert!(Window { limit: 22, ..window.clone() }.limit_binds() && !Window { limit: 23, ..window }.limit_binds());
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_runs_back_or_over_does_no_harm() {
+        let mut sampler = Sampler::new();
+        assert!((0..100).all(|_| sampler.sample(LONGEST, u64::MAX, true).is_none()));
+        assert_eq!(sampler.sample(0, u64::MAX, true), None);
+        let window = sampler.sample(u64::MAX, u64::MAX, true).expect("long enough");
+        assert_eq!(window.min, Duration::from_nanos(u64::MAX));
+        assert!(window.mean <= window.min);
+        assert!(Window::default().throughput().abs() < f64::EPSILON);
     }
 }

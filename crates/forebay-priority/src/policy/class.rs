@@ -35,7 +35,7 @@ pub(super) struct ClassState {
     pub(super) rule: ClassConfig,
     pub(super) flows: Flows,
     pub(super) counts: ClassCounts,
-    /// Seats with a `max_hold`, in the order of their grants.
+    /// Seats with a `max_hold`, by the end of their time.
     pub(super) held: List,
     /// Seat-nanoseconds that it is owed of its reserved share; below 0, what it has had too much.
     pub(super) credit: f64,

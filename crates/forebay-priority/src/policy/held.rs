@@ -1,4 +1,4 @@
-//! Seats of classes with a `max_hold`: a list a class, in the order of the grants, so that the first is the oldest.
+//! Seats of classes with a `max_hold`: a list a class, by the end of their time.
 
 use super::scheduler::{Scheduler, Taken};
 use super::slab::{Slab, State, Ticket};
@@ -10,7 +10,8 @@ impl<T, P> Scheduler<T, P> {
         let until = granted.plus(self.classes[class].max_hold()?);
         let ticket = self.held.insert(class as u8, cost, granted, until, ());
         self.held.at_mut(ticket.index).state = State::Held;
-        self.classes[class].held.push(&mut self.held, ticket.index);
+        // Grants are not always collected in their order.
+        self.classes[class].held.insert_by_deadline(&mut self.held, ticket.index);
         Some(ticket)
     }
 

@@ -69,6 +69,25 @@ impl List {
         self.len += 1;
     }
 
+    /// Puts in an entry that is in no list, before those whose deadline is later. O(those).
+    pub(super) fn insert_by_deadline<T, P>(&mut self, slab: &mut Slab<T, P>, index: u32) {
+        let (mut before, mut after) = (self.tail, NONE);
+        while before != NONE && slab.at(before).deadline > slab.at(index).deadline {
+            (before, after) = (slab.at(before).previous, before);
+        }
+        let entry = slab.at_mut(index);
+        (entry.previous, entry.next) = (before, after);
+        match before {
+            NONE => self.head = index,
+            _ => slab.at_mut(before).next = index,
+        }
+        match after {
+            NONE => self.tail = index,
+            _ => slab.at_mut(after).previous = index,
+        }
+        self.len += 1;
+    }
+
     /// Takes an entry out, wherever it stands. O(1).
     pub(super) fn unlink<T, P>(&mut self, slab: &mut Slab<T, P>, index: u32) {
         let (previous, next) = (slab.at(index).previous, slab.at(index).next);

@@ -190,7 +190,8 @@ impl Model {
                         continue;
                     }
                     let Some(id) = self.front(class, now) else { continue };
-                    if let Some(reason) = self.over(id, now) {
+                    // In the very instant in which its time ends, it may still go.
+                    if let Some(reason) = self.over(id, Tick(now.0.saturating_sub(1))) {
                         self.requests[id].state = State::Refused(reason);
                         continue 'again;
                     }

@@ -108,8 +108,8 @@ impl Pair {
         }
     }
 
-    fn polled(&mut self, id: usize, polled: Polled<usize>) -> State {
-        match polled {
+    fn polled(&mut self, id: usize, polled: &Polled<usize>) -> State {
+        match *polled {
             Polled::Waiting => State::Waiting,
             Polled::Granted(taken, place) => {
                 assert_eq!(place, usize::from(taken.class), "the place that was reserved for it");
@@ -121,12 +121,12 @@ impl Pair {
         }
     }
 
-    fn apply(&mut self, op: Op) {
+    fn apply(&mut self, op: &Op) {
         let now = self.now;
         let mut effects = Effects::new();
         self.real.advance(now);
         self.model.advance(now);
-        match op {
+        match *op {
             Op::Offer { class, cost, deadline, tenant } => {
                 let deadline = deadline.map_or(Tick::NEVER, |millis| now.after(Duration::from_millis(millis)));
                 let mut ask = Ask { class, cost, deadline, tenant };
@@ -135,7 +135,8 @@ impl Pair {
                 let mut reserve = |class: usize| open[class].then_some(class);
                 let id = self.tickets.len();
                 let told = self.real.offer(now, &ask, || id, &mut reserve, &mut effects);
-                (self.tickets.push(None), self.seats.push(None));
+                self.tickets.push(None);
+                self.seats.push(None);
                 let told = match told {
                     Offer::Admitted(taken, place) => {
                         assert_eq!(place, class);
@@ -158,7 +159,7 @@ impl Pair {
                 } else {
                     (self.real.expire(now, ticket), self.model.expire(now, id))
                 };
-                let told = self.polled(id, polled);
+                let told = self.polled(id, &polled);
                 // A spent ticket tells nothing of what became of its seat.
                 let spent = running || matches!(expected, State::Running | State::Revoked);
                 assert_eq!(told, if spent { State::Gone } else { expected });
@@ -217,13 +218,13 @@ proptest! {
     fn every_decision_is_the_naive_one(config in config(), ops in prop::collection::vec(op(), 0..120)) {
         let mut pair = Pair::new(&config);
         for op in ops {
-            pair.apply(op);
+            pair.apply(&op);
             pair.check();
         }
         // Whatever has happened: once all have gone, nothing is left.
         for id in 0..pair.tickets.len() {
-            pair.apply(Op::Cancel(id));
-            pair.apply(Op::Release(id));
+            pair.apply(&Op::Cancel(id));
+            pair.apply(&Op::Release(id));
         }
         pair.check();
         prop_assert!(pair.real.is_idle());
