@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_core::Class;
 use forebay_gateway::{Config, Upstream};
 use forebay_model_server::{ChatRequest, Faults, ModelServer, expected_body};
+use forebay_priority::QueueLength;
 use forebay_tests::Stack;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
@@ -247,6 +249,35 @@ async fn upstreams_that_reset_or_answer_garbage_are_a_bad_gateway() {
         assert!(stack.gateway.priority().snapshot().classes.iter().all(|class| class.in_flight == 0), "{name}");
         assert!(stack.gateway.balance().snapshot().iter().all(|endpoint| endpoint.in_flight == 0), "{name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r21_what_a_full_queue_refuses_becomes_a_job_and_is_answered_later() {
+    let slow = ModelServer::builder().model("sim-7b").slots(1).decode_tokens_per_second(200.0).build().expect("valid");
+    let mut config = wide(1);
+    config.priority.overflow = vec!["p2".into()];
+    let stack = Stack::start(vec![slow], config).await;
+    stack.gateway.priority().update_class(Class::P2, |class| class.queue = QueueLength::Fixed(1)).expect("valid");
+    let http = client();
+    let mut asked = tokio::task::JoinSet::new();
+    for i in 0..6 {
+        let text = format!(
+            r#"{{"model":"sim-7b","max_tokens":20,"min_tokens":20,"ignore_eos":true,"messages":[{{"role":"user","content":"{i}"}}]}}"#
+        );
+        let (http, request) = (http.clone(), chat(&stack.url, text));
+        asked.spawn(async move { ask(&http, request).await });
+    }
+    let answers = asked.join_all().await;
+    let jobs: Vec<_> = answers.iter().filter(|answer| answer.status() == 202).collect();
+    assert!(!jobs.is_empty() && answers.iter().all(|answer| [200, 202].contains(&answer.status().as_u16())));
+    for job in jobs {
+        let location = job.headers()["location"].to_str().expect("text").replace('?', "/result?");
+        let request = Request::get(format!("{}{location}", stack.url)).header("prefer", "wait=30");
+        let answer = ask(&http, request.body(Full::default()).expect("valid")).await;
+        assert_eq!(answer.status(), 200, "{:?}", answer.body());
+        assert!(String::from_utf8_lossy(answer.body()).contains("chat.completion"));
+    }
+    assert!(stack.gateway.priority().snapshot().classes.iter().all(|class| class.in_flight == 0 && class.queued == 0));
 }
 
 /// Sends raw bytes, and returns all that comes back.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::{
-    Class, Counted, Deadline, Guarded, NoOverflow, Offloaded, Outcome, Overflow, Reason, Rejection, RequestHead, ResBody,
+    Class, Counted, Deadline, Guarded, NoOverflow, Offloaded, Outcome, Overflow, Reason, Rejection, RequestHead,
+    ResBody,
 };
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body;

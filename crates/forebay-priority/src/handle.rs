@@ -62,15 +62,18 @@ impl PriorityHandle {
     pub fn snapshot(&self) -> PrioritySnapshot {
         let state = self.shared.lock();
         let core = &state.scheduler;
-        let classes: Vec<_> = core.counts().map(|counts| ClassSnapshot {
-            waiting: counts.waiting,
-            queued: counts.queued,
-            in_flight: counts.in_flight,
-            offered: counts.offered,
-            admitted: counts.admitted,
-            shed: counts.refused,
-            cancelled: counts.cancelled,
-        }).collect();
+        let classes: Vec<_> = core
+            .counts()
+            .map(|counts| ClassSnapshot {
+                waiting: counts.waiting,
+                queued: counts.queued,
+                in_flight: counts.in_flight,
+                offered: counts.offered,
+                admitted: counts.admitted,
+                shed: counts.refused,
+                cancelled: counts.cancelled,
+            })
+            .collect();
         let (limit, revoked_live) = (core.limit(), core.revoked());
         drop(state);
         let wanted: usize = classes.iter().map(|class| class.queued + class.in_flight).sum();

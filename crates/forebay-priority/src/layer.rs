@@ -106,10 +106,7 @@ impl<O> PriorityBuilder<O> {
     }
 
     /// Between whom a class is shared fairly. Default: its `Principal`s; requests without one are one tenant together.
-    pub fn fair_by<K: Hash>(
-        mut self,
-        key: impl Fn(&RequestHead<'_>) -> Option<K> + Send + Sync + 'static,
-    ) -> Self {
+    pub fn fair_by<K: Hash>(mut self, key: impl Fn(&RequestHead<'_>) -> Option<K> + Send + Sync + 'static) -> Self {
         self.settings.fair_by = Some(tenant_by(key));
         self
     }

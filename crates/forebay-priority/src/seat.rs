@@ -21,7 +21,13 @@ pub struct SeatRevoked;
 
 impl Seat {
     /// A seat for the body behind this head.
-    pub(crate) fn new(mut permit: Permit, status: StatusCode, headers: &HeaderMap, tunnel: bool, on: ReleaseOn) -> Self {
+    pub(crate) fn new(
+        mut permit: Permit,
+        status: StatusCode,
+        headers: &HeaderMap,
+        tunnel: bool,
+        on: ReleaseOn,
+    ) -> Self {
         let head = Outcome::of_status(status);
         if head == Outcome::Success && !status.is_client_error() && !streams(headers) {
             permit.first_byte(false); // of a stream the head comes before the first token: it says nothing

@@ -228,7 +228,11 @@ impl Shared {
 
 impl State {
     fn take_drained(&mut self) -> Vec<Waker> {
-        if !self.drained.is_empty() && self.scheduler.is_idle() { std::mem::take(&mut self.drained) } else { Vec::new() }
+        if !self.drained.is_empty() && self.scheduler.is_idle() {
+            std::mem::take(&mut self.drained)
+        } else {
+            Vec::new()
+        }
     }
 }
 

@@ -66,7 +66,10 @@ pub struct Tiers {
 impl fmt::Debug for Tiers {
     /// Without keys and members.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tiers").field("members", &self.members.len()).field("others", &self.others).finish_non_exhaustive()
+        f.debug_struct("Tiers")
+            .field("members", &self.members.len())
+            .field("others", &self.others)
+            .finish_non_exhaustive()
     }
 }
 
@@ -127,7 +130,8 @@ mod tests {
     #[test]
     fn r11_a_key_names_its_principal_and_a_principal_its_tier() {
         let globex = Principal::from_bytes("globex");
-        let tiers = Tiers::new(Class::P3).key("sk-1", globex.clone(), Class::P1).member(Principal::from_bytes("a"), Class::P0);
+        let tiers =
+            Tiers::new(Class::P3).key("sk-1", globex.clone(), Class::P1).member(Principal::from_bytes("a"), Class::P0);
         let mut request = Request::new(());
         assert_eq!(of(&tiers, &request), Classified::new(Class::P3));
         for (name, value) in [("authorization", "bearer sk-1"), ("x-api-key", "sk-1")] {

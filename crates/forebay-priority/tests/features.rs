@@ -22,7 +22,10 @@ fn r23_a_configuration_is_read_with_readable_times_and_unknown_fields_are_named(
     }"#;
     let config: PriorityConfig = serde_json::from_str(text).expect("valid");
     assert_eq!(config.classes[0].max_hold, Some(Duration::from_secs(60)));
-    assert_eq!(serde_json::from_str::<PriorityConfig>(&serde_json::to_string(&config).expect("JSON")).expect("its own"), config);
+    assert_eq!(
+        serde_json::from_str::<PriorityConfig>(&serde_json::to_string(&config).expect("JSON")).expect("its own"),
+        config
+    );
     let error = serde_json::from_str::<PriorityConfig>(&text.replace("max_hold", "max_held")).expect_err("unknown");
     assert!(error.to_string().contains("max_held"), "{error}");
     for preset in [PriorityConfig::seed_table(), PriorityConfig::four_class(7)] {
@@ -37,7 +40,8 @@ fn r23_counts_come_with_class_and_reason_and_gauges_return_to_zero() {
     let snapshotter = recorder.snapshotter();
     ::metrics::with_local_recorder(&recorder, || {
         metrics::describe();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("tokio");
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("tokio");
         runtime.block_on(async {
             let layer = PriorityLayer::builder().config(PriorityConfig::four_class(1)).build().expect("a preset");
             let service = layer.layer(service_fn(|_: Request<()>| async {

@@ -147,7 +147,8 @@ fn idle(handle: &PriorityHandle) {
 async fn holds(load: f64, mix: [f64; 4], seconds: u64) {
     let (tally, handle) = overload(load, mix, seconds).await;
     let shares: Vec<_> = (0..4).map(|class| tally.share(class)).collect();
-    let (goodput, wasted) = (tally.goodput(seconds as f64), 1.0 - tally.useful.as_secs_f64() / tally.spent.as_secs_f64());
+    let (goodput, wasted) =
+        (tally.goodput(seconds as f64), 1.0 - tally.useful.as_secs_f64() / tally.spent.as_secs_f64());
     println!("{load}x: in time {shares:.4?}, goodput {goodput:.4}, wasted {wasted:.4}, {:?}", tally.reasons);
     assert!(shares[0] >= 0.9999, "{load}x: P0 in time {}", shares[0]);
     assert!(goodput >= 0.97, "{load}x: goodput {goodput}");

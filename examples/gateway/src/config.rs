@@ -44,6 +44,9 @@ pub struct Config {
 pub struct Priority {
     /// Seats for all classes together, 0 to 1,000,000; 0 pauses.
     pub limit: usize,
+    /// The classes whose refused requests become jobs (202 and a `Location`, instead of 429): for callers who know what
+    /// to do with one. Default: none.
+    pub overflow: Vec<String>,
 }
 
 /// Settings of the response cache.
@@ -150,7 +153,7 @@ impl Default for Config {
 
 impl Default for Priority {
     fn default() -> Self {
-        Self { limit: 64 }
+        Self { limit: 64, overflow: Vec::new() }
     }
 }
 
@@ -253,6 +256,9 @@ impl Config {
         if self.jobs.concurrency == 0 || self.jobs.concurrency > 10_000 {
             problems.push(format!("jobs.concurrency is {}: 1 to 10000", self.jobs.concurrency));
         }
+        for class in self.priority.overflow.iter().filter(|class| class.parse::<Class>().is_err()) {
+            problems.push(format!("priority.overflow has {class:?}: p0 (most urgent) to p15"));
+        }
         for (tier, class) in &self.tiers {
             if class.parse::<Class>().is_err() {
                 problems.push(format!("tiers.{tier} is {class:?}: p0 (most urgent) to p15"));
@@ -329,9 +335,10 @@ mod tests {
         assert!(error.to_string().contains("/no/such/file"));
         let mut bad = Config { max_body_bytes: 0, ..Config::default() };
         bad.tiers.insert("gold".into(), "urgent".into());
+        bad.priority.overflow.push("batch".into());
         bad.keys.push(Key { tenant: String::new(), tier: "lead".into(), key: "short".into() });
-        let error = bad.validate().expect_err("six problems");
-        assert_eq!(error.problems().len(), 6, "{error}");
+        let error = bad.validate().expect_err("seven problems");
+        assert_eq!(error.problems().len(), 7, "{error}");
         assert!(!error.to_string().contains("short"), "a key is never printed");
     }
 

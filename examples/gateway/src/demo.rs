@@ -33,6 +33,7 @@ impl Demo {
         }
         if config.priority == Priority::default() {
             config.priority.limit = 24; // as many as the servers have slots
+            config.priority.overflow = vec!["p3".into()]; // trial users get a job instead of a 429
         }
         for (tenant, tier, class, key) in TIERS {
             config.tiers.insert(tier.into(), class.into());

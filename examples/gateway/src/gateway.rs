@@ -11,10 +11,10 @@ use forebay_autoscale::{AutoscaleHandle, AutoscaleLayer, Capacity, ScalePolicy, 
 use forebay_balance::client::HttpBalanceBuilder;
 use forebay_balance::{Balance, BalanceHandle, Endpoint, HttpBalance};
 use forebay_cache::{CacheLayer, JsonRoute};
-use forebay_core::ConfigError;
+use forebay_core::{Class, ConfigError};
 use forebay_offload::redb::RedbStore;
 use forebay_offload::{JobQueue, JobRouter, OffloadLayer, Worker};
-use forebay_priority::{PriorityConfig, PriorityHandle, PriorityLayer};
+use forebay_priority::{ByHeader, PriorityConfig, PriorityHandle, PriorityLayer};
 use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -58,12 +58,14 @@ impl Gateway {
     pub async fn new(config: &Config) -> Result<Self, ConfigError> {
         config.validate()?;
         let (balance, backends) = balance(config)?;
+        let queue = jobs(config).await?;
+        let (offload, jobs) = OffloadLayer::builder(queue.clone()).build_with_handle()?;
+        let overflow = config.priority.overflow.iter().filter_map(|class| class.parse::<Class>().ok());
         let (priority, prio) = PriorityLayer::builder()
             .config(PriorityConfig::four_class(config.priority.limit))
-            .classify(auth::tiers(config))
-            .wish_header(WISH)
+            .classify(ByHeader::new(WISH).within(auth::tiers(config)))
+            .overflow(jobs.overflow(), overflow)
             .build_with_handle()?;
-        let queue = jobs(config).await?;
         let replicas = backends.clone();
         let (observe, scale) = AutoscaleLayer::builder()
             .policy(policy(config)?)
@@ -71,7 +73,6 @@ impl Gateway {
             .source("offload", queue.clone(), Take::Queued)
             .replicas(move |pool| replicas.replicas(pool))
             .build_with_handle()?;
-        let offload = OffloadLayer::new(queue.clone());
         // A request's way, from the outside in; a job enters again at the priority layer.
         let inner = ServiceBuilder::new().layer(priority).service(balance.into_infallible());
         let worker = Worker::builder(queue.clone(), inner.clone())

@@ -81,8 +81,8 @@ mod trial;
 mod window;
 
 pub use aimd::Aimd;
-pub(crate) use controller::Controller;
 pub use config::{AdaptiveConfig, Algorithm};
+pub(crate) use controller::Controller;
 pub use gradient2::Gradient2;
 pub use window::Window;
 

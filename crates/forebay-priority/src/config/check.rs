@@ -114,9 +114,7 @@ impl ClassConfig {
     pub(crate) fn queue_length(&self, limit: usize, hold: f64) -> usize {
         match self.queue {
             QueueLength::Fixed(length) => length,
-            QueueLength::Auto { max } => {
-                (self.servable(limit, hold).ceil() as usize).clamp(16, max.max(16))
-            }
+            QueueLength::Auto { max } => (self.servable(limit, hold).ceil() as usize).clamp(16, max.max(16)),
         }
     }
 

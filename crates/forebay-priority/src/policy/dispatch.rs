@@ -12,12 +12,7 @@ impl<T, P> Scheduler<T, P> {
     /// while `effects.more()`. `reserve` takes a place at the backends for a class; `None`: it has none now.
     ///
     /// O(classes) for each waiter that is settled, of which there are 32 at most.
-    pub(crate) fn settle(
-        &mut self,
-        now: Tick,
-        reserve: &mut impl FnMut(usize) -> Option<P>,
-        effects: &mut Effects<T>,
-    ) {
+    pub(crate) fn settle(&mut self, now: Tick, reserve: &mut impl FnMut(usize) -> Option<P>, effects: &mut Effects<T>) {
         if self.flushing || self.trimming {
             self.cut(now, effects);
         }

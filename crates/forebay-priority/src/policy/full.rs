@@ -91,7 +91,8 @@ impl<T, P> Scheduler<T, P> {
             && let Some(index) = self.classes[class].flows.oldest(flow)
         {
             let entry = self.slab.at(index);
-            let reason = match (entry.deadline <= now, entry.since.after(self.classes[class].rule.queue_timeout) <= now) {
+            let reason = match (entry.deadline <= now, entry.since.after(self.classes[class].rule.queue_timeout) <= now)
+            {
                 (true, _) => Reason::DeadlineExceeded,
                 (false, true) => Reason::QueueTimeout,
                 (false, false) => return,

@@ -39,9 +39,7 @@ impl<T, P> Scheduler<T, P> {
 
     /// Whether this seat was taken away. O(1).
     pub(crate) fn is_revoked(&mut self, taken: &Taken) -> bool {
-        taken.held.is_some_and(|ticket| {
-            self.held.get_mut(ticket).is_some_and(|entry| entry.state == State::Revoked)
-        })
+        taken.held.is_some_and(|ticket| self.held.get_mut(ticket).is_some_and(|entry| entry.state == State::Revoked))
     }
 
     /// Takes away the seats that have been held for too long: `settle` next. O(those seats).

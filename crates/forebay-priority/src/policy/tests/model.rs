@@ -75,7 +75,8 @@ impl Model {
     /// Seats held, by a class or by all.
     pub(super) fn held(&self, class: Option<usize>) -> usize {
         let holds = |request: &&Request| {
-            matches!(request.state, State::Granted | State::Running) && class.is_none_or(|class| class == request.ask.class)
+            matches!(request.state, State::Granted | State::Running)
+                && class.is_none_or(|class| class == request.ask.class)
         };
         self.requests.iter().filter(holds).map(|request| request.ask.cost as usize).sum()
     }
@@ -191,7 +192,8 @@ impl Model {
                     }
                     let Some(id) = self.front(class, now) else { continue };
                     // In the very instant in which its time ends, it may still go.
-                    if let Some(reason) = self.over(id, Tick(now.0.saturating_sub(1))) {
+                    let past = self.over(id, Tick(now.0.saturating_sub(1))).is_some();
+                    if let Some(reason) = self.over(id, now).filter(|_| past) {
                         self.requests[id].state = State::Refused(reason);
                         continue 'again;
                     }
@@ -214,8 +216,7 @@ impl Model {
     /// A newcomer: what it is told.
     pub(super) fn offer(&mut self, now: Tick, ask: Ask) -> State {
         let (id, class) = (self.requests.len(), ask.class);
-        let mut request =
-            Request { state: State::Gone, ask, arrived: now, granted: now, flow: None, charged: 0 };
+        let mut request = Request { state: State::Gone, ask, arrived: now, granted: now, flow: None, charged: 0 };
         if self.draining || ask.deadline <= now {
             let reason = if self.draining { Reason::ShuttingDown } else { Reason::DeadlineExceeded };
             request.state = State::Refused(reason);

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::model::{Model, State};
 use crate::config::{Cap, ClassConfig, Limit, OnFull, Order, PriorityConfig, QueueLength};
 use crate::policy::estimate::Average;
-use crate::policy::{Ask, Effects, Offer, Polled, Scheduler, Taken, Ticket, Tick};
+use crate::policy::{Ask, Effects, Offer, Polled, Scheduler, Taken, Tick, Ticket};
 
 #[derive(Debug, Clone)]
 enum Op {
