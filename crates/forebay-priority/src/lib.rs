@@ -76,6 +76,8 @@ pub mod metrics;
 #[cfg(not(feature = "metrics"))]
 #[path = "no_metrics.rs"]
 mod metrics;
+#[cfg(all(test, any(forebay_loom, forebay_shuttle)))]
+mod models;
 mod neutral;
 mod permit;
 mod policy;
@@ -86,6 +88,7 @@ mod service;
 mod settings;
 mod shared;
 mod spill;
+mod sync;
 mod tiers;
 mod warnings;
 

@@ -149,6 +149,11 @@ impl Place {
         }
     }
 
+    #[cfg(all(test, any(forebay_loom, forebay_shuttle)))]
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// When to look again, if nobody wakes it: the end of its time, or of a seat that was held for too long.
     pub(crate) fn alarm(&self) -> Option<tokio::time::Instant> {
         let mut state = self.shared.lock();

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use crate::adaptive::Controller;
 use crate::metrics::Metrics;
 use crate::policy::{Ask, Effects, Offer, Scheduler, Taken, Tick};
 use crate::settings::{Rules, Settings};
+use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) type Core = Scheduler<Option<Waker>, Option<Reservation>>;
 
