@@ -140,8 +140,9 @@ impl Default for QueueLength {
 pub enum Order {
     /// First come, first served.
     Fifo,
-    /// First come, first served, until the queue has not been empty for `after`: from then on the newest goes first,
-    /// until it is empty. When not all can be served in time, those who have just come still can.
+    /// First come, first served, until the queue has not been empty for `after` and the oldest has waited for half of the
+    /// queue timeout: from then on the newest goes first, until that is over. When not all can be served in time, those
+    /// who have just come still can.
     AdaptiveLifo {
         /// `None`: twice the queue timeout.
         #[cfg_attr(feature = "serde", serde(default, with = "humantime_serde"))]

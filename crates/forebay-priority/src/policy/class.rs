@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::estimate::{Average, Rate};
 use super::flows::Flows;
-use super::slab::List;
+use super::slab::{List, Slab};
 use super::tick::{Tick, nanos};
 use crate::config::ClassConfig;
 
@@ -66,10 +66,11 @@ impl ClassState {
         }
     }
 
-    /// Whether the newest goes first now.
-    pub(super) fn lifo(&self, now: Tick) -> bool {
-        let after = self.rule.lifo_after();
-        !self.flows.is_empty() && after.is_some_and(|after| now >= self.busy_since.after(after))
+    /// Whether the newest goes first now: the queue has not been empty for long, and the oldest has waited for half of
+    /// its time. The second is ours: a queue that is never empty, but short, is served in time as it is.
+    pub(super) fn lifo<T, P>(&self, now: Tick, slab: &Slab<T, P>) -> bool {
+        let long = self.rule.lifo_after().is_some_and(|after| now >= self.busy_since.after(after));
+        long && self.flows.oldest_since(slab).is_some_and(|oldest| now > oldest.after(self.rule.queue_timeout / 2))
     }
 
     /// After this one need not be started. The time to the head counts only where another could use the seat.

@@ -61,7 +61,7 @@ impl<T, P> Scheduler<T, P> {
                     if owed && !state.owed(self.limit) {
                         continue;
                     }
-                    let Some(index) = state.flows.front(state.lifo(now)) else { continue };
+                    let Some(index) = state.flows.front(state.lifo(now, &self.slab)) else { continue };
                     if let Some(reason) = self.too_late(now, index) {
                         if !effects.room() {
                             effects.set_more();
@@ -74,7 +74,7 @@ impl<T, P> Scheduler<T, P> {
                     if !self.fits_class(class, cost) {
                         continue; // at its own cap, it blocks nobody
                     }
-                    if !self.fits_house(cost) {
+                    if !self.fits_house(class, cost) {
                         return None; // the free seats are kept until there are enough: else it would never start
                     }
                     if let Some(place) = reserve(class) {

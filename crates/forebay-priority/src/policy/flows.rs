@@ -7,6 +7,7 @@
 //! heavy one in 1 of 75 million cases, and memory does not grow with tenants.
 
 use super::slab::{List, Slab};
+use super::tick::Tick;
 
 const TENANTS: usize = 64;
 const HAND: usize = 6;
@@ -87,6 +88,11 @@ impl Flows {
     /// The oldest of a flow.
     pub(super) fn oldest(&self, flow: u8) -> Option<u32> {
         self.flows[usize::from(flow)].waiters.first()
+    }
+
+    /// When the oldest of all came. O(flows in use).
+    pub(super) fn oldest_since<T, P>(&self, slab: &Slab<T, P>) -> Option<Tick> {
+        self.busy().map(|flow| slab.at(self.flows[flow].waiters.head).since).min()
     }
 
     /// Moves the virtual time on: a waiter of `flow` was granted what is expected to take `charge` seat-nanoseconds.

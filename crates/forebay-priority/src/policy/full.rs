@@ -23,7 +23,7 @@ impl<T, P> Scheduler<T, P> {
         let busy: f64 = urgent.iter().map(|c| c.arrivals.per_second() * c.hold.or(hold) / 1e9).sum();
         let rho = (busy / self.limit.max(1) as f64).min(0.95);
         let before: usize = urgent.iter().map(|c| c.counts.queued).sum();
-        let ahead = before + if state.lifo(now) { 0 } else { own };
+        let ahead = before + if state.lifo(now, &self.slab) { 0 } else { own };
         let seats = state.rule.cap(self.limit).min(state.rule.ceiling(self.limit)).max(1) as f64;
         let wait = ahead as f64 * hold / (seats * (1.0 - rho));
         let share = state.share(self.limit);
@@ -74,7 +74,7 @@ impl<T, P> Scheduler<T, P> {
         effects: &mut Effects<T>,
     ) -> Result<(), Reason> {
         let state = &self.classes[class];
-        let last = state.flows.last(state.lifo(now), Some(flow));
+        let last = state.flows.last(state.lifo(now, &self.slab), Some(flow));
         match last {
             // Without room for the effect the newcomer goes; the next one finds it.
             Some(last) if self.on_full == OnFull::EvictLower && last != newcomer.index && effects.room() => {
@@ -111,7 +111,7 @@ impl<T, P> Scheduler<T, P> {
             };
             while self.classes[class].counts.waiting > most {
                 let state = &self.classes[class];
-                let Some(last) = state.flows.last(state.lifo(now), None) else { break };
+                let Some(last) = state.flows.last(state.lifo(now, &self.slab), None) else { break };
                 if !effects.room() {
                     effects.set_more();
                     return;

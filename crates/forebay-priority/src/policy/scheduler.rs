@@ -118,9 +118,11 @@ impl<T, P> Scheduler<T, P> {
         }
     }
 
-    /// A newcomer while nobody waits: a seat if there is one, without a look at the clock. Else call `offer`. O(1).
+    /// A newcomer while nobody waits: a seat if there is one and no deadline, without a look at the clock. Else
+    /// call `offer`. O(1).
     pub(crate) fn try_admit(&mut self, ask: &Ask, reserve: &mut impl FnMut(usize) -> Option<P>) -> Option<(Taken, P)> {
-        if self.waiting > 0 || self.draining || self.classes[ask.class].rule.max_hold.is_some() {
+        let timed = ask.deadline != Tick::NEVER || self.classes[ask.class].rule.max_hold.is_some();
+        if timed || self.waiting > 0 || self.draining {
             return None;
         }
         let admitted = self.take(ask, None, reserve)?;
@@ -209,18 +211,21 @@ impl<T, P> Scheduler<T, P> {
 
     /// Whether the class, and all together, may have so many seats more.
     fn fits(&self, class: usize, cost: u32) -> bool {
-        self.fits_class(class, cost) && self.fits_house(cost)
+        self.fits_class(class, cost) && self.fits_house(class, cost)
     }
 
+    /// Whether its own cap and its headroom let the class have more.
     pub(super) fn fits_class(&self, class: usize, cost: u32) -> bool {
-        let (state, cost) = (&self.classes[class], cost as usize);
-        let held = state.counts.in_flight;
-        (held == 0 || held + cost <= state.rule.cap(self.limit))
-            && (self.in_flight == 0 || self.in_flight + cost <= state.rule.ceiling(self.limit))
+        let state = &self.classes[class];
+        let (held, cap) = (state.counts.in_flight, state.rule.cap(self.limit));
+        (held == 0 || cap >= self.limit || held + cost as usize <= cap)
+            && (self.in_flight == 0 || self.in_flight < state.rule.ceiling(self.limit))
     }
 
-    pub(super) const fn fits_house(&self, cost: u32) -> bool {
-        self.in_flight == 0 || self.in_flight + cost as usize <= self.limit
+    /// Whether enough seats are free for it; anything fits an empty house.
+    pub(super) fn fits_house(&self, class: usize, cost: u32) -> bool {
+        let ceiling = self.classes[class].rule.ceiling(self.limit).min(self.limit);
+        self.in_flight == 0 || self.in_flight + cost as usize <= ceiling
     }
 
     pub(super) fn seat(&mut self, class: usize, cost: u32) {

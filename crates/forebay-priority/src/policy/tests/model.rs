@@ -83,7 +83,10 @@ impl Model {
 
     fn lifo(&self, class: usize, now: Tick) -> bool {
         let after = self.config.classes[class].lifo_after();
-        after.is_some_and(|after| now >= self.busy_since[class].after(after))
+        let long = after.is_some_and(|after| now >= self.busy_since[class].after(after));
+        let half = self.config.classes[class].queue_timeout / 2;
+        let oldest = self.waiters(class).into_iter().map(|id| self.requests[id].arrived).min();
+        long && oldest.is_some_and(|oldest| now > oldest.after(half))
     }
 
     fn flow(&self, class: usize, flow: u8) -> Vec<usize> {
@@ -112,11 +115,13 @@ impl Model {
         let (rule, cost) = (&self.config.classes[class], cost as usize);
         let own = self.held(Some(class));
         let all = self.held(None);
-        (own == 0 || own + cost <= rule.cap(self.limit)) && (all == 0 || all + cost <= rule.ceiling(self.limit))
+        let cap = rule.cap(self.limit);
+        (own == 0 || cap >= self.limit || own + cost <= cap) && (all == 0 || all < rule.ceiling(self.limit))
     }
 
-    fn fits_house(&self, cost: u32) -> bool {
-        self.held(None) == 0 || self.held(None) + cost as usize <= self.limit
+    fn fits_house(&self, class: usize, cost: u32) -> bool {
+        let all = self.held(None);
+        all == 0 || all + cost as usize <= self.config.classes[class].ceiling(self.limit).min(self.limit)
     }
 
     fn length(&self, class: usize) -> usize {
@@ -201,7 +206,7 @@ impl Model {
                     if !self.fits_class(class, cost) {
                         continue;
                     }
-                    if !self.fits_house(cost) {
+                    if !self.fits_house(class, cost) {
                         return None;
                     }
                     if self.open[class] {
@@ -223,7 +228,7 @@ impl Model {
             self.requests.push(request);
             return State::Refused(reason);
         }
-        let free = self.held(None) < self.limit && self.fits_class(class, ask.cost) && self.fits_house(ask.cost);
+        let free = self.held(None) < self.limit && self.fits_class(class, ask.cost) && self.fits_house(class, ask.cost);
         if self.waiting() == 0 && free && self.open[class] {
             request.state = State::Running;
             self.requests.push(request);

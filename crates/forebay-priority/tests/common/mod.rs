@@ -1,0 +1,84 @@
+//! What several test files need.
+#![allow(dead_code, unreachable_pub)] // each file uses a part
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::time::Duration;
+
+use forebay_core::testing::{Scripted, Step};
+use forebay_core::{Class, Reason, Rejection};
+use forebay_priority::{Priority, PriorityBody, PriorityConfig, PriorityHandle, PriorityLayer, QueueLength};
+use http::{Request, Response};
+use tower::util::BoxCloneService;
+use tower::{Layer as _, Service, ServiceExt as _};
+
+pub type Answer = Response<PriorityBody<Scripted>>;
+
+/// So many seats, queues of so many, no reserved shares, first come first served.
+pub fn config(seats: usize, queue: usize) -> PriorityConfig {
+    let mut config = PriorityConfig::four_class(seats);
+    for class in &mut config.classes {
+        (class.queue, class.reserved) = (QueueLength::Fixed(queue), 0.0);
+        class.order = forebay_priority::Order::Fifo;
+    }
+    config
+}
+
+/// A service whose body is one frame that has to be read.
+#[derive(Clone, Debug)]
+pub struct OneFrame;
+
+impl Service<Request<()>> for OneFrame {
+    type Response = Response<Scripted>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        let mut response = Response::new(Scripted::new([Step::Data("x".into())]));
+        *response.extensions_mut() = request.extensions().clone(); // so that tests see what came inside
+        *response.headers_mut() = request.headers().clone();
+        std::future::ready(Ok(response))
+    }
+}
+
+pub fn house(config: PriorityConfig) -> (Priority<OneFrame>, PriorityHandle) {
+    let (layer, handle) = PriorityLayer::builder().config(config).build_with_handle().expect("valid");
+    (layer.layer(OneFrame), handle)
+}
+
+pub fn request(class: Class) -> Request<()> {
+    let mut request = Request::new(());
+    request.extensions_mut().insert(class);
+    request
+}
+
+pub fn ask<S>(service: &S, class: Class) -> impl Future<Output = S::Response> + use<S>
+where
+    S: Service<Request<()>, Error = Infallible> + Clone,
+{
+    let exchange = service.clone().oneshot(request(class));
+    async move { exchange.await.expect("infallible") }
+}
+
+pub fn reason<B>(response: &Response<B>) -> Reason {
+    response.extensions().get::<Rejection>().expect("a refusal").reason
+}
+
+pub fn assert_idle(handle: &PriorityHandle) {
+    let snapshot = handle.snapshot();
+    assert_eq!((snapshot.revoked_live, snapshot.saturation), (0, 0.0), "{snapshot:?}");
+    for class in &snapshot.classes {
+        assert_eq!((class.waiting, class.queued, class.in_flight), (0, 0, 0), "{snapshot:?}");
+        assert_eq!(class.offered, class.admitted + class.shed + class.cancelled, "{snapshot:?}");
+    }
+}
+
+pub const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub type Boxed<B = Scripted> = BoxCloneService<Request<()>, Response<PriorityBody<B>>, Infallible>;

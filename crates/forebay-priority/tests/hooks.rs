@@ -1,0 +1,349 @@
+//! What the layer does with users' own code and other layers' hooks: exemptions, costs, overflow, capacity, deadlines.
+
+mod common;
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+
+use bytes::Bytes;
+use common::{OneFrame, ask, assert_idle, config, house, millis, reason, request};
+use forebay_core::{
+    CapacitySignal, Class, Counted, Deadline, Offloaded, Overflow, Places, Principal, Reason, Rejection, RequestHead,
+    Reservation, Subscription,
+};
+use forebay_priority::{Admitted, Ask, ByHeader, PriorityConfig, PriorityLayer, QueueWait, Seats, Tier, Tiers, Trust};
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use tokio::time::Instant;
+use tokio_test::task::spawn;
+use tokio_test::{assert_pending, assert_ready};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+#[tokio::test(start_paused = true)]
+async fn r19_the_exempt_need_no_seat() {
+    let exempt = |head: &RequestHead<'_>| head.uri.path() == "/healthz";
+    let (layer, handle) =
+        PriorityLayer::builder().config(config(1, 0)).exempt(exempt).build_with_handle().expect("valid");
+    let service = layer.layer(OneFrame);
+    let _held = ask(&service, Class::P0).await;
+    let health = Request::get("/healthz").body(()).expect("valid");
+    assert_eq!(service.clone().oneshot(health).await.expect("infallible").status(), 200);
+    assert_eq!(ask(&service, Class::P0).await.status(), 429);
+    assert_eq!(handle.snapshot().classes.iter().map(|class| class.offered).sum::<u64>(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r26_a_large_request_waits_for_its_seats_and_is_not_starved_by_small_ones() {
+    let cost = |head: &RequestHead<'_>| Seats::new(if head.headers.contains_key("large") { 1000 } else { 1 });
+    let (layer, handle) = PriorityLayer::builder().config(config(3, 9)).cost(cost).build_with_handle().expect("valid");
+    let service = layer.layer(OneFrame);
+    let small = [ask(&service, Class::P1).await, ask(&service, Class::P1).await];
+    let mut large = request(Class::P1);
+    large.headers_mut().insert("large", "1".parse().expect("a value"));
+    let mut large = spawn(service.clone().oneshot(large));
+    assert_pending!(large.poll());
+    let mut later = spawn(ask(&service, Class::P2));
+    assert_pending!(later.poll());
+    assert_eq!(handle.snapshot().classes[1].queued, 3, "as many as there are, not 1000");
+    let [first, second] = small;
+    drop(first);
+    assert!(!later.is_woken() && !large.is_woken(), "the free seats are kept for it");
+    drop(second);
+    let whole = assert_ready!(large.poll()).expect("infallible");
+    assert_eq!(handle.snapshot().classes[1].in_flight, 3);
+    drop(whole);
+    drop(assert_ready!(later.poll()));
+    assert_idle(&handle);
+}
+
+/// Takes, declines, or panics.
+#[derive(Clone)]
+struct Hook(&'static str, Arc<AtomicU32>);
+
+impl Overflow<()> for Hook {
+    type Future = Ready<Result<Response<Bytes>, Rejection>>;
+
+    fn overflow(&self, _: Request<()>, why: Rejection) -> Self::Future {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        match self.0 {
+            "takes" => ready(Ok(Response::builder().status(202).body(Bytes::from_static(b"job 7")).expect("valid"))),
+            "declines" => ready(Err(why)),
+            _ => panic!("a bug in the hook"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn r21_an_overflow_hook_takes_declines_or_panics() {
+    for kind in ["takes", "declines", "panics"] {
+        let asked = Arc::new(AtomicU32::new(0));
+        let builder = PriorityLayer::builder().config(config(1, 0));
+        let builder = builder.overflow(Hook(kind, Arc::clone(&asked)), [Class::P2, Class::P3]);
+        let (layer, handle) = builder.build_with_handle().expect("valid");
+        let service = layer.layer(OneFrame);
+        let held = ask(&service, Class::P0).await;
+        assert_eq!(reason(&ask(&service, Class::P1).await), Reason::QueueFull, "not its class");
+        let mut job = request(Class::P2);
+        job.extensions_mut().insert(Offloaded);
+        let job = service.clone().oneshot(job).await.expect("infallible");
+        assert_eq!(reason(&job), Reason::QueueFull, "a job must not become a job again");
+        let mut dead = request(Class::P2);
+        dead.extensions_mut().insert(Deadline::at(Instant::now().into_std()));
+        assert_eq!(service.clone().oneshot(dead).await.expect("infallible").status(), 504);
+        assert_eq!(asked.load(Ordering::Relaxed), 0);
+        let outcome = tokio::spawn(ask(&service, Class::P2)).await;
+        match kind {
+            "takes" => {
+                let response = outcome.expect("no panic");
+                assert_eq!(response.status(), 202);
+                assert_eq!(response.into_body().collect().await.expect("text").to_bytes(), "job 7");
+            }
+            "declines" => assert_eq!(reason(&outcome.expect("no panic")), Reason::QueueFull),
+            _ => assert!(outcome.is_err_and(|error| error.is_panic())),
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        drop(held);
+        assert_idle(&handle);
+    }
+}
+
+/// Places for each class, and whoever wants to know when one comes free.
+#[derive(Debug, Default)]
+struct Backends {
+    open: Mutex<[u32; 4]>,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+/// Goes back when dropped.
+struct Place(Arc<Backends>, usize);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open(self.1);
+    }
+}
+
+impl Backends {
+    fn open(&self, class: usize) {
+        self.open.lock().expect("no panic")[class] += 1;
+        let wakers = self.wakers.lock().expect("no panic").clone();
+        wakers.iter().for_each(Waker::wake_by_ref); // outside the locks
+    }
+}
+
+struct Signal(Arc<Backends>);
+
+impl CapacitySignal for Signal {
+    fn try_reserve(&self, class: Class) -> Option<Reservation> {
+        let open = &mut self.0.open.lock().expect("no panic")[class.index()];
+        *open = open.checked_sub(1)?;
+        Some(Reservation::new(Place(Arc::clone(&self.0), class.index())))
+    }
+
+    fn subscribe(&self, waker: &Waker) -> Subscription {
+        self.0.wakers.lock().expect("no panic").push(waker.clone());
+        Subscription::new(())
+    }
+
+    fn places(&self, _: Option<Class>) -> Places {
+        Places::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn r20_a_grant_takes_a_place_at_the_backends_and_hands_it_on() {
+    let backends = Arc::new(Backends::default());
+    backends.open(0); // a place for P0 only
+    let builder = PriorityLayer::builder().config(config(8, 8)).capacity(Signal(Arc::clone(&backends)));
+    let (layer, handle) = builder.build_with_handle().expect("valid");
+    let service = layer.layer(OneFrame);
+    let mut batch = spawn(ask(&service, Class::P3));
+    assert_pending!(batch.poll());
+    let urgent = ask(&service, Class::P0).await;
+    let place = urgent.extensions().get::<Reservation>().expect("it came inside").clone();
+    let redeemed = place.redeem::<Place>().expect("nobody else had it");
+    let mut second = spawn(ask(&service, Class::P0));
+    assert_pending!(second.poll());
+    assert!(!batch.is_woken() && !second.is_woken());
+    drop(redeemed);
+    assert!(second.is_woken(), "a place that is given back wakes the scheduler");
+    drop(assert_ready!(second.poll()));
+    backends.open(3);
+    assert!(batch.is_woken(), "a place that comes late wakes the scheduler");
+    let late = assert_ready!(batch.poll());
+    drop((urgent, late));
+    // A cancelled grant gives its place back.
+    let before = *backends.open.lock().expect("no panic");
+    let mut third = spawn(ask(&service, Class::P1));
+    assert_pending!(third.poll());
+    backends.open(1);
+    assert!(third.is_woken());
+    drop(third);
+    assert_eq!(backends.open.lock().expect("no panic")[1], before[1] + 1);
+    assert_idle(&handle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r4_r13_the_time_to_the_head_is_bounded_by_the_least_of_all_sources() {
+    let slow = || {
+        service_fn(|_: Request<()>| async {
+            tokio::time::sleep(millis(5000)).await;
+            Ok::<_, Infallible>(Response::new(forebay_core::testing::Scripted::new([])))
+        })
+    };
+    let mut own = config(1, 1);
+    own.classes[1].answer_timeout = Some(millis(2000));
+    let (layer, handle) =
+        PriorityLayer::builder().config(own).deadline_header("x-timeout-ms").build_with_handle().expect("valid");
+    let service = layer.layer(slow());
+    for (class, header, value, expected) in [
+        (Class::P1, "x-none", "1", Some(2000)),
+        (Class::P1, "x-timeout-ms", "700", Some(700)),
+        (Class::P1, "x-timeout-ms", "70000", Some(2000)),
+        (Class::P1, "x-timeout-ms", "-3", Some(2000)),
+        (Class::P1, "grpc-timeout", "300m", Some(300)),
+        (Class::P2, "grpc-timeout", "99999999H", None),
+        (Class::P2, "x-none", "1", None),
+    ] {
+        let mut request = request(class);
+        request.headers_mut().insert(header, value.parse().expect("a value"));
+        let start = Instant::now();
+        let response = service.clone().oneshot(request).await.expect("infallible");
+        match expected {
+            Some(expected) => {
+                assert_eq!((response.status().as_u16(), reason(&response)), (504, Reason::DeadlineExceeded), "{value}");
+                assert_eq!(start.elapsed(), millis(expected), "{header}: {value}");
+            }
+            None => assert_eq!(response.status(), 200),
+        }
+        drop(response);
+        assert_idle(&handle);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn r4_once_the_head_is_out_no_timeout_counts_but_max_hold() {
+    let mut own = config(1, 4);
+    own.classes[2].answer_timeout = Some(millis(1000));
+    let (service, handle) = house(own);
+    let body = ask(&service, Class::P2).await.into_body();
+    tokio::time::advance(millis(60_000)).await;
+    assert_eq!(body.collect().await.expect("unharmed").to_bytes(), "x");
+    handle.update_class(Class::P2, |class| class.max_hold = Some(millis(500))).expect("valid");
+    let mut stuck = ask(&service, Class::P2).await.into_body();
+    let waiter = tokio::spawn(ask(&service, Class::P0));
+    tokio::time::advance(millis(600)).await;
+    let served = waiter.await.expect("no panic");
+    assert_eq!(served.status(), 200, "the seat of the stuck one was taken away");
+    assert_eq!(handle.snapshot().revoked_live, 1);
+    let cut = stuck.frame().await.expect("a frame").expect_err("cut, so that it does not look complete");
+    assert!(cut.to_string().contains("held its seat"));
+    drop((served, stuck));
+    assert_idle(&handle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r11_an_sla_picks_the_least_urgent_class_that_keeps_it_and_bounds_the_deadline() {
+    let config = PriorityConfig::four_class(8).expected_head(millis(350));
+    let tiers = Tiers::new(Class::P3)
+        .member(Principal::from_bytes("gold"), Class::P0)
+        .member(Principal::from_bytes("silver"), Tier::new(Class::P0).sla(millis(4000)))
+        .member(Principal::from_bytes("tight"), Tier::new(Class::P1).sla(millis(900)))
+        .member(Principal::from_bytes("dream"), Tier::new(Class::P1).sla(millis(10)));
+    let classifier = ByHeader::new("x-priority").within(tiers);
+    let (_, handle) = PriorityLayer::builder().config(config).classify(classifier).build_with_handle().expect("valid");
+    for (who, class, deadline) in [
+        ("gold", Class::P0, None),
+        ("silver", Class::P2, Some(4000)),
+        ("tight", Class::P1, Some(900)), // P0 could keep it, and it may not have P0
+        ("dream", Class::P1, Some(10)),
+        ("nobody", Class::P3, None),
+    ] {
+        let mut request = Request::new(());
+        request.extensions_mut().insert(Principal::from_bytes(who));
+        handle.mark(&mut request);
+        assert_eq!(request.extensions().get::<Class>(), Some(&class), "{who}");
+        let left = request.extensions().get::<Deadline>().map(|deadline| deadline.remaining(Instant::now().into_std()));
+        assert_eq!(left, deadline.map(millis), "{who}");
+        tokio::time::advance(millis(3)).await;
+        handle.mark(&mut request); // a second time, further in: nothing moves
+        let again =
+            request.extensions().get::<Deadline>().map(|deadline| deadline.remaining(Instant::now().into_std()));
+        assert_eq!(again, deadline.map(|deadline| millis(deadline - 3)), "{who}");
+    }
+}
+
+#[tokio::test]
+async fn r12_trust_lets_a_wish_raise() {
+    let classify = || ByHeader::new("x-priority").default_class(Class::P2);
+    let internal = |head: &RequestHead<'_>| head.extensions.get::<u8>().is_some();
+    for (trust, marked, class) in [
+        (Trust::lower_only(), true, Class::P2),
+        (Trust::always(), false, Class::P0),
+        (Trust::when(internal), true, Class::P0),
+        (Trust::when(internal), false, Class::P2),
+    ] {
+        let builder = PriorityLayer::builder().classify(classify()).trust(trust);
+        let (_, handle) = builder.build_with_handle().expect("valid");
+        let mut request = Request::new(());
+        request.headers_mut().insert("x-priority", "p0".parse().expect("a value"));
+        if marked {
+            request.extensions_mut().insert(7_u8);
+        }
+        handle.mark(&mut request);
+        assert_eq!(request.extensions().get::<Class>(), Some(&class));
+        assert_eq!(request.headers()["x-priority"], class.as_str());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_inside_and_what_comes_out() {
+    let (layer, _) =
+        PriorityLayer::builder().config(config(1, 4)).forward_deadline("x-left-ms").build_with_handle().expect("valid");
+    let service = layer.layer(OneFrame);
+    let held = ask(&service, Class::P1).await;
+    assert!(held.extensions().get::<Counted>().is_some(), "balance does not count it again");
+    assert_eq!(held.extensions().get::<Class>(), Some(&Class::P1));
+    assert!(held.extensions().get::<QueueWait>().is_none() && held.extensions().get::<Admitted>().is_none());
+    let mut waits = request(Class::P0);
+    waits.extensions_mut().insert(Deadline::after(Instant::now().into_std(), millis(1000)));
+    let mut waits = spawn(service.clone().oneshot(waits));
+    assert_pending!(waits.poll());
+    tokio::time::advance(millis(400)).await;
+    drop(held);
+    let answer = assert_ready!(waits.poll()).expect("infallible");
+    assert_eq!(answer.extensions().get::<QueueWait>(), Some(&QueueWait(millis(400))));
+    let admitted = answer.extensions().get::<Admitted>().expect("it waited");
+    assert_eq!((admitted.class, admitted.waited), (Class::P0, millis(400)));
+    assert_eq!(answer.headers()["x-left-ms"], "600");
+}
+
+#[tokio::test(start_paused = true)]
+async fn r27_the_neutral_form_has_the_same_seats_and_queues() {
+    let (service, handle) = house(config(2, 1));
+    let admission = handle.admission();
+    let held = ask(&service, Class::P1).await;
+    let mut permit = admission.acquire(Ask::new(Class::P1)).await.expect("a seat");
+    assert_eq!(admission.try_acquire(Ask::new(Class::P0)).expect_err("full").reason, Reason::Overloaded);
+    let mut waits = spawn(admission.acquire(Ask::new(Class::P2)));
+    assert_pending!(waits.poll());
+    assert_eq!(reason(&ask(&service, Class::P2).await), Reason::QueueFull, "one queue for both forms");
+    permit.first_output();
+    drop(permit);
+    let mut permit = assert_ready!(waits.poll()).expect("a seat");
+    handle.set_limit(8);
+    permit.resize(Seats::new(6));
+    assert_eq!(handle.snapshot().classes[2].in_flight, 6);
+    let mut next = spawn(admission.acquire(Ask::new(Class::P1).seats(Seats::new(3))));
+    assert_pending!(next.poll());
+    permit.resize(Seats::new(1));
+    assert!(next.is_woken(), "what is given back passes on within the call");
+    drop(assert_ready!(next.poll()));
+    drop((permit, held));
+    let late = Ask::new(Class::P1).deadline(Deadline::at(Instant::now().into_std()));
+    assert_eq!(admission.acquire(late).await.expect_err("too late").reason, Reason::DeadlineExceeded);
+    assert_idle(&handle);
+}
