@@ -144,7 +144,7 @@ impl Shared {
             let drained = state.take_drained();
             drop(state);
             let more = effects.more();
-            effects.into_waiters().flatten().chain(drained).for_each(Waker::wake);
+            wake_all(effects.into_waiters().flatten().chain(drained));
             if !more {
                 return result;
             }
@@ -225,6 +225,20 @@ impl Shared {
         drop(state);
         idle
     }
+}
+
+/// Wakes them all, also if one of them panics: the others have been granted seats.
+fn wake_all(wakers: impl Iterator<Item = Waker>) {
+    struct Rest<I: Iterator<Item = Waker>>(I);
+
+    impl<I: Iterator<Item = Waker>> Drop for Rest<I> {
+        fn drop(&mut self) {
+            self.0.by_ref().for_each(Waker::wake);
+        }
+    }
+
+    let mut rest = Rest(wakers);
+    rest.0.by_ref().for_each(Waker::wake);
 }
 
 impl State {

@@ -1,6 +1,7 @@
 //! The layer keeps tower's contract, its order, its bounds and its promises, with a spy behind it and a paused clock.
 
 use std::convert::Infallible;
+use std::future::Future as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -216,4 +217,108 @@ async fn an_untrusted_header_only_lowers_a_class() {
     }
     let error = PriorityLayer::builder().classify(ByHeader::new("a b")).build().expect_err("no header name");
     assert!(error.to_string().contains("ByHeader is \"a b\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waker_that_comes_back_or_panics_harms_nobody() {
+    struct Comes(PriorityHandle, bool);
+    impl std::task::Wake for Comes {
+        fn wake(self: Arc<Self>) {
+            assert_eq!(self.0.snapshot().classes[1].in_flight, 1, "it may look");
+            drop(self.0.admission().try_acquire(forebay_priority::Ask::new(Class::P0))); // and ask
+            assert!(!self.1, "a bug in a waker");
+        }
+    }
+    let (service, handle, _) = one_seat();
+    let running = service.clone().oneshot(request(Class::P2)).await.expect("infallible");
+    let mut polite = Box::pin(service.clone().oneshot(request(Class::P1)));
+    let comes = std::task::Waker::from(Arc::new(Comes(handle.clone(), false)));
+    assert!(polite.as_mut().poll(&mut std::task::Context::from_waker(&comes)).is_pending());
+    drop(running);
+    let answer = polite.await.expect("infallible");
+    drop(answer);
+
+    handle.set_limit(0);
+    let mut bad = Box::pin(service.clone().oneshot(request(Class::P1)));
+    let panics = std::task::Waker::from(Arc::new(Comes(handle.clone(), true)));
+    assert!(bad.as_mut().poll(&mut std::task::Context::from_waker(&panics)).is_pending());
+    let mut good = spawn(service.clone().oneshot(request(Class::P2)));
+    assert_pending!(good.poll());
+    let raised = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| handle.set_limit(2)));
+    assert!(raised.is_err() && good.is_woken(), "the one behind it is woken all the same");
+    drop(assert_ready!(good.poll()));
+    drop(bad.await);
+    let idle = handle.snapshot();
+    assert!(idle.classes.iter().all(|class| class.in_flight == 0 && class.waiting == 0), "{idle:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_users_function_holds_nothing() {
+    let classify = |head: &forebay_core::RequestHead<'_>| {
+        assert!(!head.headers.contains_key("bad"), "a bug in the classifier");
+        Class::P1
+    };
+    let cost = |head: &forebay_core::RequestHead<'_>| {
+        assert!(!head.headers.contains_key("worse"), "a bug in the cost");
+        forebay_priority::Seats::new(1)
+    };
+    let config = PriorityConfig::four_class(1);
+    let builder = PriorityLayer::builder().config(config).classify(classify).cost(cost);
+    let (layer, handle) = builder.build_with_handle().expect("valid");
+    let service =
+        layer.layer(service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Scripted::new([]))) }));
+    for bug in ["bad", "worse"] {
+        let mut request = Request::new(());
+        request.headers_mut().insert(bug, "1".parse().expect("a value"));
+        assert!(tokio::spawn(service.clone().oneshot(request)).await.is_err_and(|error| error.is_panic()));
+    }
+    let changed = std::panic::AssertUnwindSafe(|| handle.update_class(Class::P0, |_| panic!("a bug in the change")));
+    assert!(std::panic::catch_unwind(changed).is_err());
+    assert_eq!(service.oneshot(Request::new(())).await.expect("infallible").status(), 200, "the layer lives on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_inside_that_is_never_ready_is_bounded_by_the_deadline_and_by_its_caller() {
+    let (layer, handle) =
+        PriorityLayer::builder().config(PriorityConfig::four_class(1)).build_with_handle().expect("a preset");
+    #[derive(Clone)]
+    struct Never;
+    impl Service<Request<()>> for Never {
+        type Response = Response<Scripted>;
+        type Error = Infallible;
+        type Future = std::future::Pending<Result<Self::Response, Infallible>>;
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+            std::task::Poll::Pending
+        }
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            panic!("called without being ready")
+        }
+    }
+    let service = layer.layer(Never);
+    let mut leaves = spawn(service.clone().oneshot(Request::new(())));
+    assert_pending!(leaves.poll());
+    assert_eq!(handle.snapshot().classes[2].in_flight, 1);
+    drop(leaves);
+    let mut bounded = Request::new(());
+    bounded
+        .extensions_mut()
+        .insert(Deadline::after(tokio::time::Instant::now().into_std(), Duration::from_millis(100)));
+    let response = service.oneshot(bounded).await.expect("infallible");
+    assert_eq!(reason(&response), Reason::DeadlineExceeded);
+    assert_eq!(handle.snapshot().classes[2].in_flight, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_routes_of_an_axum_router_share_the_seats() {
+    use axum::{Router, body::Body, routing::get};
+    let (layer, handle) =
+        PriorityLayer::builder().config(PriorityConfig::four_class(1)).build_with_handle().expect("a preset");
+    let app: Router = Router::new().route("/a", get(|| async { "a" })).route("/b", get(|| async { "b" })).layer(layer);
+    let to = |path: &str| Request::get(path).body(Body::empty()).expect("valid");
+    let held = app.clone().oneshot(to("/a")).await.expect("infallible");
+    let mut other = spawn(app.oneshot(to("/b")));
+    assert_pending!(other.poll());
+    assert_eq!(handle.snapshot().classes[2].waiting, 1);
+    drop(held);
+    assert!(other.is_woken());
 }
