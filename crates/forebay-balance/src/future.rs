@@ -16,6 +16,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower_service::Service;
 
+use crate::capacity::Place;
 use crate::endpoint::EndpointId;
 use crate::permit::Permit;
 use crate::policy::PickError;
@@ -74,7 +75,8 @@ impl<S: Service<Request<B>>, R, B> std::fmt::Debug for ResponseFuture<S, R, B> {
 }
 
 impl<S: Service<Request<B>> + Clone, R, B> ResponseFuture<S, R, B> {
-    pub(crate) fn new(shared: Arc<Shared<S>>, request: Request<B>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared<S>>, mut request: Request<B>) -> Self {
+        let reserved = Place::of(&shared.counts, request.extensions_mut());
         let extensions = request.extensions();
         let counted = extensions.get::<Counted>().is_some();
         let class = (!counted).then(|| extensions.get::<Class>().copied().unwrap_or_default());
@@ -94,29 +96,27 @@ impl<S: Service<Request<B>> + Clone, R, B> ResponseFuture<S, R, B> {
             step: Step::Readying,
             redial: PhantomData,
         };
-        if let Err(reason) = pick(&future.shared, &future.tried, class, &mut future.permit, &mut future.service) {
-            future.step = Step::Refused { reason };
+        match Permit::pick(&future.shared.counts, reserved, class) {
+            Ok(permit) => bind(&future.shared, permit, &mut future.permit, &mut future.service),
+            Err(error) => future.step = Step::Refused { reason: error.into() },
         }
         future
     }
 }
 
-/// Takes a place and a clone of its service.
-fn pick<S: Clone>(
-    shared: &Arc<Shared<S>>,
-    tried: &[usize],
-    class: Option<Class>,
-    permit: &mut Option<Permit>,
-    service: &mut Option<S>,
-) -> Result<(), Reason> {
-    let picked = shared.counts.picker().pick(tried);
-    let index = picked.map_err(|error| match error {
-        PickError::NoEndpoint => Reason::NoEndpoint,
-        PickError::AtCapacity => Reason::AtCapacity,
-    })?;
-    *permit = Some(Permit::new(Arc::clone(&shared.counts), index, class));
-    *service = Some(shared.services[index].clone()); // outside the lock: a foreign Clone
-    Ok(())
+impl From<PickError> for Reason {
+    fn from(error: PickError) -> Self {
+        match error {
+            PickError::NoEndpoint => Self::NoEndpoint,
+            PickError::AtCapacity => Self::AtCapacity,
+        }
+    }
+}
+
+/// Keeps the place and a clone of its service.
+fn bind<S: Clone>(shared: &Shared<S>, place: Permit, permit: &mut Option<Permit>, service: &mut Option<S>) {
+    let place = permit.insert(place);
+    *service = Some(shared.services[place.index()].clone()); // outside the lock: a foreign Clone
 }
 
 impl<S, R, B, RB> Future for ResponseFuture<S, R, B>
@@ -150,7 +150,7 @@ where
                             this.step.set(Step::Running { future });
                         }
                         Poll::Ready(Err(error)) => {
-                            if let Some(permit) = this.permit.take() {
+                            if let Some(mut permit) = this.permit.take() {
                                 permit.fail();
                             }
                             this.step.set(Step::Done);
@@ -162,16 +162,15 @@ where
                             ready!(unready.as_mut().poll(cx));
                             // Readying => Readying elsewhere, or Refused: it never left.
                             *this.unready = None;
-                            let permit = this.permit.take().expect("held until the end");
-                            this.tried.push(permit.index());
+                            let mut permit = this.permit.take().expect("held until the end");
                             permit.fail();
-                            let next = if this.tried.len() > REDIALS {
-                                Err(Reason::NoEndpoint)
-                            } else {
-                                pick(this.shared, this.tried, *this.class, this.permit, this.service)
-                            };
-                            if let Err(reason) = next {
-                                break reason;
+                            this.tried.push(permit.index());
+                            if this.tried.len() > REDIALS {
+                                break Reason::NoEndpoint;
+                            }
+                            match permit.elsewhere(this.tried) {
+                                Ok(permit) => bind(this.shared, permit, this.permit, this.service),
+                                Err(error) => break error.into(),
                             }
                         }
                     }
@@ -188,20 +187,21 @@ where
                         return Poll::Ready(Ok(response));
                     }
                     Err(mut error) => {
-                        let permit = this.permit.take().expect("held until the end");
-                        this.tried.push(permit.index());
+                        let mut permit = this.permit.take().expect("held until the end");
                         permit.fail();
-                        // Running => Readying elsewhere: only if it never left, and there is somebody else. It is asked
-                        // first, as a pick that comes to nothing would count as a cancelled exchange.
-                        if this.tried.len() <= REDIALS
-                            && let Some(request) = R::again(&mut error)
-                            && let Ok(()) = pick(this.shared, this.tried, *this.class, this.permit, this.service)
+                        this.tried.push(permit.index());
+                        // It is asked first, as a pick that comes to nothing would count as a cancelled exchange.
+                        let again = if this.tried.len() <= REDIALS { R::again(&mut error) } else { None };
+                        this.step.set(Step::Done);
+                        // Running => Readying elsewhere: only if it never left, and there is somebody else.
+                        if let Some(request) = again
+                            && let Ok(permit) = permit.elsewhere(this.tried)
                         {
+                            bind(this.shared, permit, this.permit, this.service);
                             *this.request = Some(request);
                             this.step.set(Step::Readying);
                             continue;
                         }
-                        this.step.set(Step::Done);
                         return Poll::Ready(Err(error));
                     }
                 },

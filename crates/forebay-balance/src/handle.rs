@@ -3,8 +3,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use forebay_core::{ClassDemand, Demand, DemandSource, Outcome, ReplicaState};
 
+use crate::capacity::Capacity;
 use crate::endpoint::EndpointId;
 use crate::permit::Counts;
+use crate::policy::Slot;
 
 /// Watches and changes a running [`Balance`](crate::Balance).
 #[derive(Debug, Clone)]
@@ -21,6 +23,8 @@ pub struct EndpointSnapshot {
     pub id: EndpointId,
     /// Its weight, 0 to 65535; 0: it drains.
     pub weight: u16,
+    /// The most requests there at once; `None`: no bound.
+    pub max_concurrency: Option<u32>,
     /// Requests there now, to the end of their bodies.
     pub in_flight: u32,
     /// Requests it was picked for since the start.
@@ -39,11 +43,12 @@ impl BalanceHandle {
     /// The endpoints now, in the order of the list.
     #[must_use]
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
-        let slots = self.counts.picker().slots.clone();
+        let slots = self.counts.picker().slots().to_vec();
         let of = |index: usize, outcome: Outcome| self.counts.outcomes[index][outcome as usize].load(Relaxed);
-        let snapshot = |(index, slot): (usize, crate::policy::Slot)| EndpointSnapshot {
+        let snapshot = |(index, slot): (usize, Slot)| EndpointSnapshot {
             id: self.ids[index].clone(),
             weight: slot.weight,
+            max_concurrency: slot.max_concurrency,
             in_flight: slot.in_flight,
             picks: slot.picks,
             success: of(index, Outcome::Success),
@@ -56,17 +61,34 @@ impl BalanceHandle {
 
     /// Changes a weight from the next pick on; 0 drains: no new requests, those there go on. False: no such endpoint.
     pub fn set_weight(&self, id: &str, weight: u16) -> bool {
+        self.change(id, |slot| slot.weight = weight)
+    }
+
+    /// Changes the most requests there at once, from the next pick on; `None`: no bound, `Some(0)`: full until raised.
+    /// Those there go on, also when they are more. False: no such endpoint.
+    pub fn set_max_concurrency(&self, id: &str, requests: Option<u32>) -> bool {
+        self.change(id, |slot| slot.max_concurrency = requests)
+    }
+
+    fn change(&self, id: &str, change: impl FnOnce(&mut Slot)) -> bool {
         let Some(index) = self.ids.iter().position(|known| known.as_str() == id) else { return false };
-        self.counts.picker().slots[index].weight = weight;
+        self.counts.picker().change(index, change);
+        self.counts.wakers.wake(); // always: who follows the places wants to know of fewer, too
         true
+    }
+
+    /// Its places, for a layer further out to reserve: priority, in front of it.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        Capacity { counts: Arc::clone(&self.counts) }
     }
 
     /// The backends of a pool, as the autoscaler reads them: there is one, `"default"`; any other is unknown.
     #[must_use]
     pub fn replicas(&self, pool: &str) -> Option<ReplicaState> {
         let picker = self.counts.picker();
-        let ready = picker.slots.iter().filter(|slot| slot.weight > 0).count() as u32;
-        (pool == "default").then_some(ReplicaState { ready, starting: 0, current: picker.slots.len() as u32 })
+        let ready = picker.slots().iter().filter(|slot| slot.weight > 0).count() as u32;
+        (pool == "default").then_some(ReplicaState { ready, starting: 0, current: picker.slots().len() as u32 })
     }
 }
 

@@ -44,11 +44,46 @@
 //! # }
 //! ```
 //!
+//! # Places, reserved before an endpoint is chosen
+//!
+//! [`BalanceHandle::capacity`] is the balancer's [`CapacitySignal`](forebay_core::CapacitySignal): a layer that keeps
+//! requests in order, such as priority, reserves a place with each grant and sends the reservation along in the
+//! extensions of the request. So requests wait where order is kept, none is refused here because others came first, and
+//! each binds to the endpoint that is best at its pick, not at its grant.
+//!
+//! ```
+//! use forebay_balance::{Balance, Endpoint};
+//! use forebay_core::{CapacitySignal as _, Class};
+//! # use http::{Request, Response};
+//! # use tower_service::Service as _;
+//! # async fn answer(_: Request<()>) -> Result<Response<axum::body::Body>, std::convert::Infallible> {
+//! #     Ok(Response::default())
+//! # }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let balance = Balance::builder()
+//!     .endpoint(Endpoint::with_service("only", tower::service_fn(answer)).max_concurrency(1))
+//!     .build();
+//! # let mut balance: Balance<_> = balance?;
+//! let capacity = balance.handle().capacity();
+//!
+//! let place = capacity.try_reserve(Class::P0).expect("one is free");
+//! assert!(capacity.try_reserve(Class::P0).is_none());
+//! assert_eq!(balance.call(Request::new(())).await?.status(), 429, "it is reserved");
+//!
+//! let mut request = Request::new(());
+//! request.extensions_mut().insert(place);
+//! assert_eq!(balance.call(request).await?.status(), 200);
+//! assert_eq!(capacity.places(None).open, 1, "the exchange is over");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What is refused, and what fails
 //!
-//! All endpoints full: 429 `at-capacity`. All drained: 503 `no-endpoint`. The `Deadline` in the request extensions passed
-//! before the head: 504, and the upstream is dropped. An upstream that gives no answer is the service's error;
-//! `into_infallible` makes it a 502 or 504.
+//! All endpoints full, or what they have free is reserved: 429 `at-capacity`. All drained: 503 `no-endpoint`. The
+//! `Deadline` in the request extensions passed before the head: 504, and the upstream is dropped. An upstream that
+//! gives no answer is the service's error; `into_infallible` makes it a 502 or 504.
 //!
 //! # Features
 //!
@@ -59,8 +94,12 @@
 //! # Limits
 //!
 //! The list of endpoints is fixed; a pick takes time in proportion to its length. Health checks, ejection, probes, live
-//! weights, affinity, pools, discovery, capacity signals and TLS to the backends are not there yet.
+//! weights, affinity, pools, discovery and TLS to the backends are not there yet. Without pools a reservation's class
+//! makes no difference. A request without a reservation that finds no place is refused at once: none waits here. A
+//! place reserved is kept for as long as its holder likes, and is not kept if an endpoint is drained or its bound
+//! lowered.
 
+mod capacity;
 #[cfg(feature = "client")]
 pub mod client;
 mod endpoint;
@@ -70,7 +109,9 @@ mod permit;
 mod policy;
 mod redial;
 mod service;
+mod wakers;
 
+pub use capacity::Capacity;
 #[cfg(feature = "client")]
 pub use client::{HttpBalance, HttpEndpoint};
 pub use endpoint::{Endpoint, EndpointId};
