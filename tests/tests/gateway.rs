@@ -280,6 +280,37 @@ async fn r21_what_a_full_queue_refuses_becomes_a_job_and_is_answered_later() {
     assert!(stack.gateway.priority().snapshot().classes.iter().all(|class| class.in_flight == 0 && class.queued == 0));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn r20_the_backlog_of_full_backends_waits_in_the_priority_queue() {
+    let server = || ModelServer::builder().model("sim-7b").slots(1).decode_tokens_per_second(200.0).build().expect("valid");
+    let fleet = Stack::start(vec![server(), server()], wide(1)).await; // for its servers alone
+    let servers = &fleet.servers;
+    let mut config = wide(64);
+    for (weight, server) in [(2, &servers[0]), (1, &servers[1])] {
+        let mut upstream = Upstream::new(server.url(), weight);
+        upstream.max_concurrency = Some(1);
+        config.upstreams.push(upstream);
+    }
+    let stack = Stack::start(Vec::new(), config).await;
+    let mut asked = tokio::task::JoinSet::new();
+    for i in 0..12 {
+        let text = format!(
+            r#"{{"model":"sim-7b","max_tokens":10,"min_tokens":10,"ignore_eos":true,"messages":[{{"role":"user","content":"{i}"}}]}}"#
+        );
+        let request = chat(&stack.url, text);
+        asked.spawn(async move { ask(&client(), request).await.status() });
+    }
+    let mut waited = 0;
+    while let Some(status) = asked.join_next().await {
+        assert_eq!(status.expect("no panic"), 200, "nobody is told that the backends are full");
+        let snapshot = stack.gateway.priority().snapshot();
+        waited = waited.max(snapshot.classes[2].waiting);
+        assert!(snapshot.classes[2].in_flight <= 2, "{snapshot:?}");
+    }
+    assert!(waited > 0, "the backlog stood where order is kept");
+    assert!(stack.gateway.balance().snapshot().iter().all(|endpoint| endpoint.in_flight == 0));
+}
+
 /// Sends raw bytes, and returns all that comes back.
 async fn raw(url: &str, parts: &[&[u8]], finish: bool) -> String {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("the gateway listens");

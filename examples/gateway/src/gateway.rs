@@ -64,6 +64,7 @@ impl Gateway {
         let (priority, prio) = PriorityLayer::builder()
             .config(PriorityConfig::four_class(config.priority.limit))
             .classify(ByHeader::new(WISH).within(auth::tiers(config)))
+            .capacity(backends.capacity())
             .overflow(jobs.overflow(), overflow)
             .build_with_handle()?;
         let replicas = backends.clone();
