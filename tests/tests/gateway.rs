@@ -282,7 +282,8 @@ async fn r21_what_a_full_queue_refuses_becomes_a_job_and_is_answered_later() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r20_the_backlog_of_full_backends_waits_in_the_priority_queue() {
-    let server = || ModelServer::builder().model("sim-7b").slots(1).decode_tokens_per_second(200.0).build().expect("valid");
+    let server =
+        || ModelServer::builder().model("sim-7b").slots(1).decode_tokens_per_second(200.0).build().expect("valid");
     let fleet = Stack::start(vec![server(), server()], wide(1)).await; // for its servers alone
     let servers = &fleet.servers;
     let mut config = wide(64);

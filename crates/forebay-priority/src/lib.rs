@@ -4,7 +4,8 @@
 //! customers as often as batch jobs. [`PriorityLayer`] keeps one bounded queue per class, lets the most urgent go
 //! first, and refuses what would wait too long with a `429`, a problem document and a `Retry-After`.
 //!
-//! A seat is held until the response *body* has ended, so that a token stream counts for as long as it streams.
+//! A seat is held until the response *body* has ended, so that a token stream counts for as long as it streams. No work
+//! is done for an answer that comes too late, and the least urgent still get their share.
 //!
 //! # In ten lines
 //!
@@ -50,18 +51,73 @@
 //! # }
 //! ```
 //!
-//! # Overload, cancellation, streams
+//! # Who goes next
 //!
-//! Whoever cannot have a seat waits in the queue of its class, up to its queue timeout (`429 queue-timeout`) or its
-//! `Deadline` (`504 deadline-exceeded`); a full queue refuses at once (`429 queue-full`). The request body is not read
-//! while it waits, and a caller who leaves costs nothing: the backend never sees the request. Between classes the order
-//! is strict; within a class it is first come, first served.
+//! - Between classes the order is strict, but for [`reserved`](field@ClassConfig::reserved): the share of all seats that a
+//!   class gets at least while it has waiters, kept in seat-time, so that fractions of a seat are exact over time.
+//! - Within a class tenants (by `Principal`, or [`fair_by`](PriorityBuilder::fair_by)) are served in turn, measured by the
+//!   time for which they hold seats: one at a hundred times the load of the others does not slow them down.
+//! - Of one tenant, the oldest goes first; when not all can be served in time any more, the newest
+//!   ([`Order::AdaptiveLifo`]).
+//! - A class may leave seats free for the more urgent ones ([`headroom`](field@ClassConfig::headroom)): needed where an
+//!   exchange lasts for minutes, as then a seat comes free too rarely.
+//!
+//! # Who is told "no" at once
+//!
+//! Work that would come too late is never started: a request is refused when its predicted wait is more than twice the
+//! time that it has (its queue timeout, or its `Deadline` less what the backend takes to the first byte), and again when
+//! its turn comes, if it cannot be answered in time any more. A full queue refuses whoever would be served last.
+//!
+//! | | status | problem type |
+//! |---|---|---|
+//! | its queue is full, or someone more urgent took its place | 429, `Retry-After` | `queue-full`, `evicted` |
+//! | it waited as long as its class may | 429, `Retry-After` | `queue-timeout` |
+//! | it cannot be answered before its deadline | 429, `Retry-After` | `deadline-infeasible` |
+//! | its deadline has passed | 504 | `deadline-exceeded` |
+//! | the limit is 0 | 503, `Retry-After` | `no-capacity` |
+//! | the layer drains | 503, `Retry-After` | `shutting-down` |
+//!
+//! `Retry-After` is the time in which those ahead will have been served, jittered. With
+//! [`overflow`](PriorityBuilder::overflow) a refused request may become a job instead.
+//!
+//! # Streams, cancellation, timeouts
+//!
+//! A seat is freed exactly once: at the end of the body, its error or its drop; at the head for answers without a body
+//! and for tunnels; when the future is dropped, fails or panics ([`ReleaseOn`] may ask for earlier). The request body is
+//! not read while it waits, and a caller who leaves costs nothing: the backend never sees the request. The queue timeout
+//! bounds the time in the queue alone; [`answer_timeout`](field@ClassConfig::answer_timeout) and `Deadline` bound the time
+//! to the head; after that only [`max_hold`](field@ClassConfig::max_hold) counts. A client that reads slowly holds its
+//! seat as long as it reads: give your server a write timeout too.
+//!
+//! # Live
+//!
+//! [`PriorityHandle`] shows what is queued and running, changes the limit and the classes under those who wait, drains,
+//! and is a `DemandSource` for autoscale. The limit may also be found by measuring ([`adaptive`]), or the backends may be
+//! asked ([`capacity`](PriorityBuilder::capacity)): then each grant takes a place there and hands it on as a
+//! `Reservation`.
+//!
+//! # Without HTTP
+//!
+//! [`Admission`] gives out the same seats as [`Permit`]s; [`AdmissionService`] puts any tower service behind them.
+//!
+//! # Extensions
+//!
+//! Reads `Class`, `Principal`, `Deadline`, `Offloaded`; writes `Class`, `Deadline`, `Counted`, `Reservation` and, where it
+//! waited, [`QueueWait`] to the request; [`Admitted`] (where it waited) or a `Rejection` to the response.
+//!
+//! # Features
+//!
+//! - `metrics`: numbers for the `metrics` facade, see the module of that name
+//! - `serde`: the configuration is read and written, times as `500ms`, `10s`
 //!
 //! # Limits
 //!
-//! Strict order starves the least urgent classes for as long as the more urgent ones fill the backend. Reserved shares,
-//! shedding by predicted wait, fairness between tenants, adaptive limits, an overflow hook and metrics are not there
-//! yet. Two of these layers in one stack can deadlock on each other's seats: use one.
+//! - Two of these layers in one stack, or a call that comes back through the layer from inside, can deadlock on each
+//!   other's seats: use one, and [`exempt`](PriorityBuilder::exempt) such calls.
+//! - Predictions need 32 answers before they are believed; until then only queues and timeouts refuse.
+//! - A seat beyond `max_hold` is taken away when somebody waits and looks, at the latest when a waiter's own time is up.
+//! - An HTTP/1.1 client that leaves before its request body was read may be noticed only when its time is up.
+//! - Not there yet: seats by phase (prefill, decode), raising a queued request, weighted classes, preemption.
 
 pub mod adaptive;
 mod admission;

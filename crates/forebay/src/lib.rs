@@ -35,7 +35,7 @@ pub mod prelude {
     #[cfg(feature = "offload")]
     pub use crate::offload::{JobQueue, JobRouter, OffloadLayer, Worker};
     #[cfg(feature = "priority")]
-    pub use crate::priority::{PriorityConfig, PriorityHandle, PriorityLayer, Tiers};
+    pub use crate::priority::{ByHeader, PriorityConfig, PriorityHandle, PriorityLayer, Tiers};
     pub use forebay_core::{Class, ConfigError, Deadline, Principal, Reason, Rejection};
 }
 
