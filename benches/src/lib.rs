@@ -11,6 +11,7 @@ mod load;
 mod nginx;
 mod report;
 mod server;
+pub mod virtual_time;
 
 pub use cpu::cpu_time;
 pub use load::{Load, Measured, Target, run};

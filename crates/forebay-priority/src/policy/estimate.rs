@@ -35,9 +35,10 @@ impl Average {
     }
 
     /// Nanoseconds that most stay below: the mean and twice the mean deviation (as Jacobson, SIGCOMM 1988, bounds round
-    /// trips). Nothing before there are 32 samples.
+    /// trips), but at most half as much again as the mean: where times scatter widely, the most would refuse those who
+    /// need the least. Nothing before there are 32 samples.
     pub(crate) fn most(&self) -> f64 {
-        if self.warm() { self.value + 2.0 * self.deviation } else { 0.0 }
+        if self.warm() { self.value + (2.0 * self.deviation).min(self.value / 2.0) } else { 0.0 }
     }
 
     pub(crate) const fn warm(&self) -> bool {
