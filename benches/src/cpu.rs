@@ -21,3 +21,15 @@ fn own(pid: u32) -> Duration {
     let ticks: f64 = fields.skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum();
     Duration::from_secs_f64(ticks / TICKS)
 }
+
+/// CPU time of the calling thread, in nanoseconds: from the scheduler's own accounts.
+///
+/// # Panics
+///
+/// There is no `/proc/thread-self/schedstat`: a kernel without scheduler statistics.
+#[must_use]
+pub fn thread_cpu_time() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux with scheduler statistics");
+    let nanos = text.split_whitespace().next().and_then(|nanos| nanos.parse().ok()).expect("nanoseconds");
+    Duration::from_nanos(nanos)
+}

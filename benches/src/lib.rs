@@ -13,7 +13,7 @@ mod report;
 mod server;
 pub mod virtual_time;
 
-pub use cpu::cpu_time;
+pub use cpu::{cpu_time, thread_cpu_time};
 pub use load::{Load, Measured, Target, run};
 pub use nginx::nginx;
 pub use report::{Goal, Report};

@@ -84,7 +84,8 @@ async fn http1_and_http2_callers_that_break_off_while_queued_leave_nothing_behin
     until("nobody waits any more", || waiting(&handle) == 0).await;
 
     // HTTP/2: one connection, twenty streams, all reset.
-    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let client: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let mut streams = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let request = Request::post(format!("http://{address}/")).body(Full::default()).expect("valid");
@@ -150,7 +151,8 @@ async fn tonic_takes_the_layer_as_it_is() {
     drop(watch);
     until("the stream is gone", || handle.snapshot().classes[3].in_flight == 0).await;
     assert_eq!(client.check(ask()).await.expect("an answer").into_inner().status(), answer.status());
-    until("all done", || handle.snapshot().classes.iter().all(|class| class.in_flight == 0 && class.waiting == 0)).await;
+    until("all done", || handle.snapshot().classes.iter().all(|class| class.in_flight == 0 && class.waiting == 0))
+        .await;
 }
 
 #[test]

@@ -100,8 +100,7 @@ impl Admission {
     /// Waits for seats. Nothing happens before the first poll; dropped, it gives up its place.
     #[must_use = "a future does nothing until it is awaited"]
     pub fn acquire(&self, ask: Ask) -> Acquire {
-        let tenant = ask.principal.map(|principal| self.shared.settings.tenant_of(&principal));
-        Acquire::new(Arc::clone(&self.shared), ask.class, ask.seats, ask.deadline, tenant)
+        Acquire { shared: Arc::clone(&self.shared), ask, step: Step::Arriving }
     }
 
     /// Takes seats if they are free now.
@@ -111,115 +110,138 @@ impl Admission {
     /// Why not: [`Reason::Overloaded`] where it would have to wait.
     pub fn try_acquire(&self, ask: Ask) -> Result<Permit, Rejection> {
         let class = ask.class;
-        let mut acquire = Box::pin(self.acquire(ask));
-        match acquire.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        let mut acquire = self.acquire(ask);
+        match Pin::new(&mut acquire).poll(&mut Context::from_waker(std::task::Waker::noop())) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(self.shared.reject(class, Reason::Overloaded, Duration::ZERO)),
         }
     }
 }
 
-pin_project! {
-    /// The future of [`Admission::acquire`]: a [`Permit`], or why not.
-    #[must_use = "a future does nothing until it is awaited"]
-    pub struct Acquire {
-        shared: Arc<Shared>,
-        class: Class,
-        seats: Seats,
-        deadline: Option<Deadline>,
-        tenant: Option<u64>,
-        #[pin]
-        state: Waiting,
-    }
+/// The future of [`Admission::acquire`]: a [`Permit`], or why not.
+#[must_use = "a future does nothing until it is awaited"]
+pub struct Acquire {
+    shared: Arc<Shared>,
+    ask: Ask,
+    step: Step,
 }
 
-pin_project! {
-    #[project = WaitingProj]
-    enum Waiting {
-        Arriving,
-        Queued { place: Place, since: Instant, #[pin] alarm: Sleep },
-        Done,
-    }
+enum Step {
+    Arriving,
+    Queued(Pin<Box<Turn>>),
+    Done,
 }
 
 impl std::fmt::Debug for Acquire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Acquire").field("class", &self.class).field("seats", &self.seats).finish_non_exhaustive()
-    }
-}
-
-impl Acquire {
-    pub(crate) const fn new(
-        shared: Arc<Shared>,
-        class: Class,
-        seats: Seats,
-        deadline: Option<Deadline>,
-        tenant: Option<u64>,
-    ) -> Self {
-        Self { shared, class, seats, deadline, tenant, state: Waiting::Arriving }
+        f.debug_struct("Acquire").field("ask", &self.ask).finish_non_exhaustive()
     }
 }
 
 impl Future for Acquire {
     type Output = Result<Permit, Rejection>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
         loop {
-            match this.state.as_mut().project() {
-                WaitingProj::Arriving => {
-                    let row = this.shared.rules().index(*this.class);
-                    let deadline = this.deadline.map_or(Tick::NEVER, |deadline| this.shared.tick(deadline.instant()));
-                    let cost = this.seats.get();
-                    let mut ask = policy::Ask { class: row, cost, deadline, tenant: *this.tenant };
-                    match this.shared.offer(&mut ask) {
+            match &mut this.step {
+                Step::Arriving => {
+                    let Ask { class, seats, deadline, principal } = &this.ask;
+                    let tenant = || Some(this.shared.settings.tenant_of(principal.as_ref()?));
+                    match enter(&this.shared, *class, *seats, *deadline, tenant) {
                         // Arriving => Done: the house is not full.
-                        Offer::Admitted(taken, place) => {
-                            this.state.set(Waiting::Done);
-                            let permit = Permit::new(Arc::clone(this.shared), taken, place, Duration::ZERO);
+                        Entered::Seated(permit) => {
+                            this.step = Step::Done;
                             return Poll::Ready(Ok(permit));
                         }
                         // Arriving => Queued: until a seat is granted or the time is up.
-                        Offer::Queued(ticket) => {
-                            let place = Place::new(Arc::clone(this.shared), row, ask.cost, ticket);
-                            let since = Instant::now();
-                            let alarm = sleep_until(place.alarm().unwrap_or(since));
-                            this.state.set(Waiting::Queued { place, since, alarm });
-                        }
+                        Entered::Queued(turn) => this.step = Step::Queued(turn),
                         // Arriving => Done: refused at once.
-                        Offer::Refused(reason) => {
-                            this.state.set(Waiting::Done);
-                            return Poll::Ready(Err(this.shared.reject(*this.class, reason, Duration::ZERO)));
+                        Entered::Refused(why) => {
+                            this.step = Step::Done;
+                            return Poll::Ready(Err(why));
                         }
                     }
                 }
-                WaitingProj::Queued { place, since, mut alarm } => {
-                    let settled = match place.poll(cx, false) {
-                        // A seat that came in the same tick as the end of the wait counts.
-                        Poll::Ready(settled) => settled,
-                        Poll::Pending => {
-                            ready!(alarm.as_mut().poll(cx));
-                            match place.poll(cx, true) {
-                                Poll::Ready(settled) => settled,
-                                Poll::Pending => {
-                                    // Another's seat was taken away, or the timeout was changed: not yet.
-                                    let next = place.alarm().unwrap_or_else(Instant::now);
-                                    alarm.as_mut().reset(next);
-                                    continue;
-                                }
-                            }
-                        }
-                    };
-                    let waited = since.elapsed();
+                Step::Queued(turn) => {
+                    let settled = ready!(turn.as_mut().poll(cx));
                     // Queued => Done.
-                    this.state.set(Waiting::Done);
-                    return Poll::Ready(match settled {
-                        Ok((taken, place)) => Ok(Permit::new(Arc::clone(this.shared), taken, place, waited)),
-                        Err(reason) => Err(this.shared.reject(*this.class, reason, waited)),
-                    });
+                    this.step = Step::Done;
+                    return Poll::Ready(settled);
                 }
-                WaitingProj::Done => panic!("Acquire polled after it was done"),
+                Step::Done => panic!("Acquire polled after it was done"),
             }
         }
+    }
+}
+
+/// What becomes of a newcomer at once.
+pub(crate) enum Entered {
+    Seated(Permit),
+    Queued(Pin<Box<Turn>>),
+    Refused(Rejection),
+}
+
+/// Asks for seats; `tenant` is looked for only where it matters, in a queue.
+pub(crate) fn enter(
+    shared: &Arc<Shared>,
+    class: Class,
+    seats: Seats,
+    deadline: Option<Deadline>,
+    tenant: impl FnOnce() -> Option<u64>,
+) -> Entered {
+    let row = shared.timeouts.index(class);
+    let deadline = deadline.map_or(Tick::NEVER, |deadline| shared.tick(deadline.instant()));
+    let mut ask = policy::Ask { class: row, cost: seats.get(), deadline, tenant: None };
+    if let Some((taken, place)) = shared.try_admit(&mut ask) {
+        return Entered::Seated(Permit::new(Arc::clone(shared), taken, place, Duration::ZERO));
+    }
+    ask.tenant = tenant();
+    match shared.offer(&mut ask) {
+        Offer::Admitted(taken, place) => Entered::Seated(Permit::new(Arc::clone(shared), taken, place, Duration::ZERO)),
+        Offer::Queued(ticket) => {
+            let place = Place::new(Arc::clone(shared), row, ask.cost, ticket);
+            let since = Instant::now();
+            let alarm = sleep_until(place.alarm().unwrap_or(since));
+            Entered::Queued(Box::pin(Turn { place, class, since, alarm }))
+        }
+        Offer::Refused(reason) => Entered::Refused(shared.reject(class, reason, Duration::ZERO)),
+    }
+}
+
+pin_project! {
+    /// A wait in a queue. In a box, as only those who wait have one.
+    pub(crate) struct Turn {
+        place: Place,
+        class: Class,
+        since: Instant,
+        #[pin]
+        alarm: Sleep,
+    }
+}
+
+impl Future for Turn {
+    type Output = Result<Permit, Rejection>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let settled = loop {
+            // A seat that came in the same tick as the end of the wait counts.
+            if let Poll::Ready(settled) = this.place.poll(cx, false) {
+                break settled;
+            }
+            ready!(this.alarm.as_mut().poll(cx));
+            if let Poll::Ready(settled) = this.place.poll(cx, true) {
+                break settled;
+            }
+            // Another's seat was taken away, or the timeout was changed: not yet.
+            let next = this.place.alarm().unwrap_or_else(Instant::now);
+            this.alarm.as_mut().reset(next);
+        };
+        let (waited, shared) = (this.since.elapsed(), this.place.shared());
+        Poll::Ready(match settled {
+            Ok((taken, place)) => Ok(Permit::new(Arc::clone(shared), taken, place, waited)),
+            Err(reason) => Err(shared.reject(*this.class, reason, waited)),
+        })
     }
 }

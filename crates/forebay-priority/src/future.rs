@@ -17,7 +17,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
-use crate::admission::{Acquire, Seats};
+use crate::admission::{Entered, Seats, Turn, enter};
 use crate::permit::Permit;
 use crate::seat::Seat;
 use crate::service::PriorityBody;
@@ -57,9 +57,8 @@ pin_project! {
         class: Class,
         tunnel: bool,
         permit: Option<Permit>,
-        // By when the head must be there.
-        #[pin]
-        limit: Option<Sleep>,
+        // By when the head must be there. In a box, as it is rarely there and large.
+        limit: Option<Pin<Box<Sleep>>>,
     }
 }
 
@@ -67,7 +66,7 @@ pin_project! {
     #[project = StepProj]
     enum Step<F, O> {
         Arriving,
-        Waiting { #[pin] acquire: Acquire },
+        Waiting { turn: Pin<Box<Turn>> },
         Seated,
         Running { #[pin] future: F },
         Spilling { #[pin] future: O },
@@ -111,39 +110,40 @@ where
             match this.step.as_mut().project() {
                 StepProj::Arriving => {
                     let request = this.request.as_mut().expect("taken by the call only");
-                    let next = arrive(request, this.shared, this.class, this.tunnel);
-                    this.step.set(match next {
-                        // Arriving => Waiting: in the queue, or straight through it.
-                        Some(acquire) => Step::Waiting { acquire },
-                        // Arriving => Seated: exempt, it needs none.
-                        None => Step::Seated,
-                    });
-                }
-                StepProj::Waiting { acquire } => match ready!(acquire.poll(cx)) {
-                    Ok(mut permit) => {
-                        let request = this.request.as_mut().expect("taken by the call only");
-                        note(request, &mut permit, this.shared);
-                        *this.permit = Some(permit);
-                        if let Some(until) = head_limit(request, this.permit.as_ref(), this.shared, *this.class) {
-                            this.limit.set(Some(sleep_until(until)));
+                    match arrive(request, this.shared, this.class, this.tunnel) {
+                        // Arriving => Seated: the house is not full, or it is exempt.
+                        Arrived::Exempt => this.step.set(Step::Seated),
+                        Arrived::Entered(Entered::Seated(permit)) => {
+                            seated(request, permit, this.permit, this.limit, *this.class);
+                            this.step.set(Step::Seated);
                         }
-                        // Waiting => Seated.
+                        // Arriving => Waiting: in the queue.
+                        Arrived::Entered(Entered::Queued(turn)) => this.step.set(Step::Waiting { turn }),
+                        // Arriving => Spilling | Done.
+                        Arrived::Entered(Entered::Refused(why)) => {
+                            match spill(this.spill, this.request, *this.class, why) {
+                                Ok(future) => this.step.set(Step::Spilling { future }),
+                                Err(why) => break why,
+                            }
+                        }
+                    }
+                }
+                StepProj::Waiting { turn } => match ready!(turn.as_mut().poll(cx)) {
+                    // Waiting => Seated.
+                    Ok(permit) => {
+                        let request = this.request.as_mut().expect("taken by the call only");
+                        seated(request, permit, this.permit, this.limit, *this.class);
                         this.step.set(Step::Seated);
                     }
-                    Err(why) => {
-                        let hook = this.spill.hook(*this.class, &why).filter(|_| {
-                            let request = this.request.as_ref();
-                            request.is_some_and(|request| request.extensions().get::<Offloaded>().is_none())
-                        });
-                        let Some(hook) = hook else { break why };
-                        let request = this.request.take().expect("taken by the call only");
-                        // Waiting => Spilling: it may be answered otherwise.
-                        this.step.set(Step::Spilling { future: hook.overflow(request, why) });
-                    }
+                    // Waiting => Spilling | Done.
+                    Err(why) => match spill(this.spill, this.request, *this.class, why) {
+                        Ok(future) => this.step.set(Step::Spilling { future }),
+                        Err(why) => break why,
+                    },
                 },
                 StepProj::Spilling { future } => match ready!(future.poll(cx)) {
                     Ok(response) => {
-                        this.shared.metrics.overflowed(this.shared.rules().index(*this.class));
+                        this.shared.metrics.overflowed(this.shared.timeouts.index(*this.class));
                         this.step.set(Step::Done);
                         return Poll::Ready(Ok(response.map(ResBody::answer)));
                     }
@@ -159,7 +159,7 @@ where
                         let request = this.request.take().expect("taken by the call only");
                         // Seated => Running: the very instance that was polled ready.
                         this.step.set(Step::Running { future: this.inner.call(request) });
-                    } else if late(this.limit.as_mut(), cx) {
+                    } else if late(this.limit, cx) {
                         break late_rejection(this.shared, *this.class, this.permit.as_ref());
                     } else {
                         return Poll::Pending;
@@ -181,7 +181,7 @@ where
                         });
                     }
                     // The inner future goes with the step, below.
-                    Poll::Pending if late(this.limit.as_mut(), cx) => {
+                    Poll::Pending if late(this.limit, cx) => {
                         break late_rejection(this.shared, *this.class, this.permit.as_ref());
                     }
                     Poll::Pending => return Poll::Pending,
@@ -195,26 +195,44 @@ where
     }
 }
 
-/// Classifies a request, and asks for its seats. `None`: it is exempt.
-fn arrive<B>(request: &mut Request<B>, shared: &Arc<Shared>, class: &mut Class, tunnel: &mut bool) -> Option<Acquire> {
+enum Arrived {
+    Exempt,
+    Entered(Entered),
+}
+
+/// Classifies a request, and asks for its seats.
+fn arrive<B>(request: &mut Request<B>, shared: &Arc<Shared>, class: &mut Class, tunnel: &mut bool) -> Arrived {
     *tunnel = request.method() == Method::CONNECT;
     let settings = &shared.settings;
     if settings.is_exempt(&RequestHead::from(&*request)) {
         shared.metrics.exempt();
-        return None;
+        return Arrived::Exempt;
     }
-    *class = settings.mark(request, &shared.rules());
+    *class = settings.mark(request, &shared.timeouts);
     let head = RequestHead::from(&*request);
     let seats = settings.cost.as_ref().map_or_else(Seats::default, |cost| cost(&head));
     let deadline = head.extensions.get::<Deadline>().copied();
-    Some(Acquire::new(Arc::clone(shared), *class, seats, deadline, settings.tenant(&head)))
+    Arrived::Entered(enter(shared, *class, seats, deadline, || settings.tenant(&head)))
 }
 
-/// Tells the services inside what they need to know of the grant.
-fn note<B>(request: &mut Request<B>, permit: &mut Permit, shared: &Shared) {
+/// Notes a grant: for the services inside, and by when the head must be there.
+fn seated<B>(
+    request: &mut Request<B>,
+    mut permit: Permit,
+    place: &mut Option<Permit>,
+    limit: &mut Option<Pin<Box<Sleep>>>,
+    class: Class,
+) {
+    let shared = permit.shared();
     let deadline = request.extensions().get::<Deadline>().copied();
     if let Some(deadline) = deadline {
         shared.settings.forward(request, deadline);
+    }
+    let hold = if permit.is_bounded() { shared.timeouts.hold(class) } else { None };
+    let held = hold.and_then(|hold| Instant::now().checked_add(hold));
+    let until = deadline.map(|deadline| Instant::from_std(deadline.instant())).into_iter().chain(held).min();
+    if let Some(until) = until {
+        *limit = Some(Box::pin(sleep_until(until)));
     }
     let extensions = request.extensions_mut();
     extensions.insert(Counted);
@@ -224,19 +242,25 @@ fn note<B>(request: &mut Request<B>, permit: &mut Permit, shared: &Shared) {
     if let Some(reservation) = permit.take_reservation() {
         extensions.insert(reservation);
     }
+    *place = Some(permit);
 }
 
-/// By when the head must be there: the deadline, or the end of the time that its seat may be held.
-fn head_limit<B>(request: &Request<B>, permit: Option<&Permit>, shared: &Shared, class: Class) -> Option<Instant> {
-    let deadline = request.extensions().get::<Deadline>().map(|deadline| Instant::from_std(deadline.instant()));
-    let bounded = permit.is_some_and(Permit::is_bounded);
-    let hold = bounded.then(|| shared.rules().row(class).max_hold).flatten();
-    let held = hold.and_then(|hold| Instant::now().checked_add(hold));
-    deadline.into_iter().chain(held).min()
+/// Asks the overflow hook, if it is to be asked; else the refusal stands.
+fn spill<O: Overflow<B>, B>(
+    spill: &Spill<O>,
+    request: &mut Option<Request<B>>,
+    class: Class,
+    why: Rejection,
+) -> Result<O::Future, Rejection> {
+    let Some(hook) = spill.hook(class, &why) else { return Err(why) };
+    match request.take_if(|request| request.extensions().get::<Offloaded>().is_none()) {
+        Some(request) => Ok(hook.overflow(request, why)),
+        None => Err(why),
+    }
 }
 
-fn late(limit: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) -> bool {
-    limit.as_pin_mut().is_some_and(|limit| limit.poll(cx).is_ready())
+fn late(limit: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
+    limit.as_mut().is_some_and(|limit| limit.as_mut().poll(cx).is_ready())
 }
 
 fn late_rejection(shared: &Shared, class: Class, permit: Option<&Permit>) -> Rejection {

@@ -8,7 +8,6 @@ use http::Request;
 
 use crate::admission::Admission;
 use crate::config::ClassConfig;
-use crate::settings::Rules;
 use crate::shared::Shared;
 use crate::warnings::{Warning, warnings};
 
@@ -99,12 +98,12 @@ impl PriorityHandle {
     ///
     /// Every field that is out of range afterwards, at once; then nothing has changed.
     pub fn update_class(&self, class: Class, change: impl FnOnce(&mut ClassConfig)) -> Result<(), ConfigError> {
-        let row = self.shared.rules().index(class);
+        let row = self.shared.timeouts.index(class);
         let mut classes: Vec<_> = self.shared.lock().scheduler.rules().cloned().collect();
         change(&mut classes[row]); // a user's code: under no lock
         ClassConfig::check_all(&classes)?;
-        self.shared.set_rules(Rules::new(&classes));
         let rule = classes.swap_remove(row);
+        self.shared.timeouts.set(row, &rule);
         self.shared.change(|core, _| core.set_class(row, rule));
         self.warn();
         Ok(())
@@ -130,7 +129,7 @@ impl PriorityHandle {
     /// for; with it the `Principal`, if the classifier knows it, and the `Deadline`. For the authentication outside the
     /// stack, so that every layer inside knows them.
     pub fn mark<B>(&self, request: &mut Request<B>) {
-        self.shared.settings.mark(request, &self.shared.rules());
+        self.shared.settings.mark(request, &self.shared.timeouts);
     }
 
     /// The same queues and seats for work that is no HTTP request.

@@ -14,7 +14,6 @@ use forebay_core::Class;
 use crate::config::{Limit, PriorityConfig, QueueLength};
 use crate::permit::{Permit, Place};
 use crate::policy::{Ask, Offer, Tick};
-use crate::shared::Shared;
 use crate::{PriorityHandle, PriorityLayer};
 
 #[cfg(forebay_loom)]
@@ -62,7 +61,7 @@ fn wait(mut place: Place, count: Arc<Count>) -> Held {
     let waker = Waker::from(Arc::clone(&count));
     match place.poll(&Context::from_waker(&waker), false) {
         Poll::Ready(Ok((taken, reservation))) => {
-            let shared: Arc<Shared> = place.shared();
+            let shared = Arc::clone(place.shared());
             drop(place);
             Held::Seat(Permit::new(shared, taken, reservation, std::time::Duration::ZERO))
         }
@@ -148,7 +147,7 @@ const RACES: [(&str, usize, fn(&PriorityHandle) -> Vec<Held>, fn(&PriorityHandle
                 match place.poll(&Context::from_waker(&waker), true) {
                     Poll::Pending => vec![Held::Place(place, count)],
                     Poll::Ready(Ok((taken, reservation))) => {
-                        let shared = place.shared();
+                        let shared = Arc::clone(place.shared());
                         vec![Held::Seat(Permit::new(shared, taken, reservation, std::time::Duration::ZERO))]
                     }
                     Poll::Ready(Err(_)) => Vec::new(),

@@ -26,6 +26,10 @@ impl Permit {
         Self { shared, taken, place, waited, first: false, done: false }
     }
 
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// How long it waited in the queue.
     #[must_use]
     pub const fn waited(&self) -> Duration {
@@ -49,7 +53,9 @@ impl Permit {
     }
 
     pub(crate) fn first_byte(&mut self, streamed: bool) {
-        if !std::mem::replace(&mut self.first, true)
+        // Without the instant of the grant there is nothing to learn.
+        if self.taken.granted.is_some()
+            && !std::mem::replace(&mut self.first, true)
             && let Some(latency) = self.shared.first_byte(&self.taken, streamed)
         {
             self.shared.metrics.first_byte(usize::from(self.taken.class), latency);
@@ -149,9 +155,8 @@ impl Place {
         }
     }
 
-    #[cfg(all(test, any(forebay_loom, forebay_shuttle)))]
-    pub(crate) fn shared(&self) -> Arc<Shared> {
-        Arc::clone(&self.shared)
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     /// When to look again, if nobody wakes it: the end of its time, or of a seat that was held for too long.

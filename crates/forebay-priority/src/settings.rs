@@ -2,6 +2,7 @@
 //! answered. None of it runs under a lock.
 
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use forebay_core::{Class, Deadline, Principal, RequestHead};
@@ -12,6 +13,7 @@ use crate::admission::Seats;
 use crate::classify::{Classified, Classify, Trust};
 use crate::config::{ClassConfig, ReleaseOn};
 use crate::deadline;
+use crate::policy::nanos;
 
 pub(crate) type Predicate = Box<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
 pub(crate) type Cost = Box<dyn Fn(&RequestHead<'_>) -> Seats + Send + Sync>;
@@ -38,14 +40,14 @@ pub(crate) fn tenant_by<K: Hash>(key: impl Fn(&RequestHead<'_>) -> Option<K> + S
 
 impl Settings {
     /// Sets what the request lacks of `Class`, `Principal` and `Deadline`, and puts the class in the wish header; see
-    /// [`PriorityHandle::mark`](crate::PriorityHandle::mark). `rules` gives the timeouts of all classes, in order.
-    pub(crate) fn mark<B>(&self, request: &mut Request<B>, rules: &Rules) -> Class {
+    /// [`PriorityHandle::mark`](crate::PriorityHandle::mark). `timeouts` are those of all classes, in order.
+    pub(crate) fn mark<B>(&self, request: &mut Request<B>, timeouts: &Timeouts) -> Class {
         let head = RequestHead::from(&*request);
         let (class, sla) = match head.extensions.get::<Class>() {
             Some(class) => (*class, None),
             None => {
                 let classified = self.classify(&head);
-                let class = self.class(&head, &classified, rules);
+                let class = self.class(&head, &classified, timeouts);
                 request.extensions_mut().insert(class);
                 if let Some(principal) = classified.principal
                     && request.extensions().get::<Principal>().is_none()
@@ -56,7 +58,7 @@ impl Settings {
             }
         };
         let asked = deadline::of_headers(request.headers(), self.deadline_header.as_ref());
-        let timeout = [asked, rules.row(class).answer_timeout, sla].into_iter().flatten().min();
+        let timeout = [asked, timeouts.answer(class), sla].into_iter().flatten().min();
         if let Some(timeout) = timeout {
             let deadline = Deadline::after(Instant::now().into_std(), timeout);
             let known = request.extensions().get::<Deadline>().copied();
@@ -77,10 +79,9 @@ impl Settings {
 
     /// The less urgent of the ceiling and of what keeps the promise; of that and the wish the less urgent, or whichever
     /// the wish says if it is trusted.
-    fn class(&self, head: &RequestHead<'_>, classified: &Classified, rules: &Rules) -> Class {
-        let keeps = |class: &Row| classified.sla.is_some_and(|sla| class.queue_timeout + self.expected_head <= sla);
-        let promised = rules.rows.iter().rposition(keeps).map_or(classified.ceiling, |row| Class::new(row as u8));
-        let class = classified.ceiling.max(promised);
+    fn class(&self, head: &RequestHead<'_>, classified: &Classified, timeouts: &Timeouts) -> Class {
+        let promised = classified.sla.and_then(|sla| timeouts.keeping(sla, self.expected_head));
+        let class = promised.map_or(classified.ceiling, |promised| promised.max(classified.ceiling));
         match classified.wish {
             Some(wish) if classified.trusted || self.trust.trusts(head) => wish,
             Some(wish) => class.max(wish),
@@ -112,27 +113,36 @@ impl Settings {
     }
 }
 
-/// The timeouts of all classes, as they are now.
-#[derive(Debug, Clone)]
-pub(crate) struct Rules {
-    rows: Vec<Row>,
+/// The timeouts of all classes, as they are now: what classification needs, apart from the scheduler's lock.
+#[derive(Debug)]
+pub(crate) struct Timeouts {
+    rows: Box<[Row]>,
 }
 
-#[derive(Debug, Clone)]
-pub(crate) struct Row {
-    pub(crate) queue_timeout: Duration,
-    pub(crate) answer_timeout: Option<Duration>,
-    pub(crate) max_hold: Option<Duration>,
+/// Nanoseconds each; [`NONE`]: no such limit.
+#[derive(Debug)]
+struct Row {
+    queue: AtomicU64,
+    answer: AtomicU64,
+    hold: AtomicU64,
 }
 
-impl Rules {
-    pub(crate) fn new<'a>(classes: impl IntoIterator<Item = &'a ClassConfig>) -> Self {
-        let row = |class: &ClassConfig| Row {
-            queue_timeout: class.queue_timeout,
-            answer_timeout: class.answer_timeout,
-            max_hold: class.max_hold,
-        };
-        Self { rows: classes.into_iter().map(row).collect() }
+const NONE: u64 = u64::MAX;
+
+impl Timeouts {
+    pub(crate) fn new<'a>(classes: impl ExactSizeIterator<Item = &'a ClassConfig>) -> Self {
+        let row = || Row { queue: AtomicU64::new(0), answer: AtomicU64::new(NONE), hold: AtomicU64::new(NONE) };
+        let timeouts = Self { rows: (0..classes.len()).map(|_| row()).collect() };
+        classes.enumerate().for_each(|(row, class)| timeouts.set(row, class));
+        timeouts
+    }
+
+    pub(crate) fn set(&self, row: usize, class: &ClassConfig) {
+        let of = |time: Option<Duration>| time.map_or(NONE, nanos);
+        let row = &self.rows[row];
+        row.queue.store(nanos(class.queue_timeout), Relaxed);
+        row.answer.store(of(class.answer_timeout), Relaxed);
+        row.hold.store(of(class.max_hold), Relaxed);
     }
 
     /// The row of a class: one beyond the configured ones counts as the last.
@@ -140,8 +150,22 @@ impl Rules {
         class.index().min(self.rows.len() - 1) // at least one class: checked at build
     }
 
-    pub(crate) fn row(&self, class: Class) -> &Row {
-        &self.rows[self.index(class)]
+    fn of(time: &AtomicU64) -> Option<Duration> {
+        Some(time.load(Relaxed)).filter(|&nanos| nanos != NONE).map(Duration::from_nanos)
+    }
+
+    fn answer(&self, class: Class) -> Option<Duration> {
+        Self::of(&self.rows[self.index(class)].answer)
+    }
+
+    pub(crate) fn hold(&self, class: Class) -> Option<Duration> {
+        Self::of(&self.rows[self.index(class)].hold)
+    }
+
+    /// The least urgent class whose waiters are answered within `sla`, if the backend takes `head`.
+    fn keeping(&self, sla: Duration, head: Duration) -> Option<Class> {
+        let keeps = |row: &Row| Duration::from_nanos(row.queue.load(Relaxed)).saturating_add(head) <= sla;
+        self.rows.iter().rposition(keeps).map(|row| Class::new(row as u8))
     }
 
     pub(crate) const fn len(&self) -> usize {

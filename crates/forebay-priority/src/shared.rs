@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::adaptive::Controller;
 use crate::metrics::Metrics;
 use crate::policy::{Ask, Effects, Offer, Scheduler, Taken, Tick};
-use crate::settings::{Rules, Settings};
+use crate::settings::{Settings, Timeouts};
 use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) type Core = Scheduler<Option<Waker>, Option<Reservation>>;
@@ -19,8 +19,7 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     start: Instant,
     pub(crate) settings: Settings,
-    /// A copy of what classification needs, so that it takes no part in the scheduler's lock.
-    rules: RwLock<Arc<Rules>>,
+    pub(crate) timeouts: Timeouts,
     capacity: Option<Arc<dyn CapacitySignal>>,
     subscription: Mutex<Option<Subscription>>,
     adaptive: Option<Mutex<Controller>>,
@@ -44,13 +43,13 @@ impl Shared {
         capacity: Option<Arc<dyn CapacitySignal>>,
         adaptive: Option<Controller>,
     ) -> Arc<Self> {
-        let rules = Rules::new(scheduler.rules());
+        let timeouts = Timeouts::new(scheduler.rules());
         let shared = Arc::new(Self {
-            metrics: Metrics::new(rules.len(), scheduler.limit()),
+            metrics: Metrics::new(timeouts.len(), scheduler.limit()),
             state: Mutex::new(State { scheduler, drained: Vec::new(), uncontended: 0 }),
             start: Instant::now(),
             settings,
-            rules: RwLock::new(Arc::new(rules)),
+            timeouts,
             subscription: Mutex::new(None),
             capacity,
             adaptive: adaptive.map(Mutex::new),
@@ -82,14 +81,6 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.rules.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    pub(crate) fn set_rules(&self, rules: Rules) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
-    }
-
     /// A place at the backends; takes the signal's own lock only.
     fn reserve(&self, class: usize) -> Option<Option<Reservation>> {
         match &self.capacity {
@@ -103,19 +94,23 @@ impl Shared {
         self.adaptive.is_some()
     }
 
-    /// A newcomer. Its cost becomes what its class can have at most.
+    /// A newcomer that needs not be timed, while nobody waits. Its cost becomes what its class can have at most.
+    pub(crate) fn try_admit(&self, ask: &mut Ask) -> Option<(Taken, Option<Reservation>)> {
+        if self.timed() {
+            return None;
+        }
+        let mut state = self.lock();
+        state.uncontended = (state.uncontended + 1) % SAMPLE;
+        if state.uncontended == 0 {
+            return None;
+        }
+        ask.cost = state.scheduler.affordable(ask);
+        state.scheduler.try_admit(ask, &mut |class| self.reserve(class))
+    }
+
+    /// A newcomer, whoever waits. Its cost becomes what its class can have at most.
     pub(crate) fn offer(&self, ask: &mut Ask) -> Offer<Option<Reservation>> {
         let mut reserve = |class| self.reserve(class);
-        if !self.timed() {
-            let mut state = self.lock();
-            ask.cost = state.scheduler.affordable(ask);
-            state.uncontended = (state.uncontended + 1) % SAMPLE;
-            if state.uncontended != 0
-                && let Some((taken, place)) = state.scheduler.try_admit(ask, &mut reserve)
-            {
-                return Offer::Admitted(taken, place);
-            }
-        }
         self.run(|core, now, effects| {
             ask.cost = core.affordable(ask);
             core.offer(now, ask, || None, &mut reserve, effects)
@@ -205,7 +200,7 @@ impl Shared {
 
     /// A refusal, with the time in which those ahead will have been served.
     pub(crate) fn reject(&self, class: Class, reason: Reason, waited: Duration) -> Rejection {
-        let row = self.rules().index(class);
+        let row = self.timeouts.index(class);
         let ahead = self.lock().scheduler.drain_time(row);
         let after = Duration::from_secs_f64((ahead / 1e9).clamp(1.0, 32.0));
         tracing::debug!(class = class.as_str(), reason = reason.as_str(), ?waited, "refused");

@@ -33,6 +33,10 @@ pub(super) const BEGIN: f64 = -1.0;
 #[derive(Debug)]
 pub(super) struct ClassState {
     pub(super) rule: ClassConfig,
+    /// What the rule means at the limit as it is: the most seats of its own, the most of all together, its share.
+    pub(super) cap: usize,
+    pub(super) ceiling: usize,
+    pub(super) share: f64,
     pub(super) flows: Flows,
     pub(super) counts: ClassCounts,
     /// Seats with a `max_hold`, by the end of their time.
@@ -53,6 +57,9 @@ impl ClassState {
     pub(super) fn new(rule: ClassConfig, expected_hold: u64, expected_head: u64) -> Self {
         Self {
             rule,
+            cap: 0,
+            ceiling: 0,
+            share: 0.0,
             flows: Flows::new(),
             counts: ClassCounts::default(),
             held: List::EMPTY,
@@ -92,35 +99,37 @@ impl ClassState {
         self.probe = now.after(PROBE);
     }
 
-    /// Its reserved share, in seats.
-    pub(super) fn share(&self, limit: usize) -> f64 {
-        self.rule.reserved * limit as f64
+    /// Works out what its rule means at a limit: after each change of either.
+    pub(super) fn derive(&mut self, limit: usize) {
+        self.cap = self.rule.cap(limit);
+        self.ceiling = self.rule.ceiling(limit).min(limit);
+        self.share = self.rule.reserved * limit as f64;
     }
 
     /// The seats that it may hold by its reserved share: whole ones.
-    fn share_seats(&self, limit: usize) -> usize {
-        (self.share(limit).ceil() as usize).max(self.owed_cost)
+    fn share_seats(&self) -> usize {
+        (self.share.ceil() as usize).max(self.owed_cost)
     }
 
     /// Accounts for `nanos` during which somebody waited.
-    pub(super) fn accrue(&mut self, nanos: u64, limit: usize) {
-        let share = self.share(limit);
+    pub(super) fn accrue(&mut self, nanos: u64) {
+        let share = self.share;
         if share <= 0.0 {
             return;
         }
-        let held = self.counts.in_flight.min(self.share_seats(limit)) as f64;
+        let held = self.counts.in_flight.min(self.share_seats()) as f64;
         let most = share * 1e9;
         // No deeper than what its seats take until they are free again, or a long idle night would have to be paid back.
-        let least = -(self.share_seats(limit) as f64 * self.hold.or(0.0).max(1e9));
+        let least = -(self.share_seats() as f64 * self.hold.or(0.0).max(1e9));
         self.credit = (self.credit + (share - held) * nanos as f64).clamp(least, most);
     }
 
     /// Whether its reserved share is owed now.
-    pub(super) fn owed(&self, limit: usize) -> bool {
+    pub(super) fn owed(&self) -> bool {
         self.rule.reserved > 0.0
             && !self.flows.is_empty()
             && self.credit >= 0.0
-            && self.counts.in_flight < self.share_seats(limit)
+            && self.counts.in_flight < self.share_seats()
     }
 
     pub(super) fn max_hold(&self) -> Option<u64> {

@@ -38,10 +38,10 @@ impl<T, P> Scheduler<T, P> {
     }
 
     fn accrue(&mut self, now: Tick) {
-        let (passed, limit) = (now.since(self.accrued), self.limit);
+        let passed = now.since(self.accrued);
         self.accrued = self.accrued.max(now);
         for class in &mut self.classes {
-            class.accrue(passed, limit);
+            class.accrue(passed);
             class.arrivals.advance(now);
         }
     }
@@ -58,7 +58,7 @@ impl<T, P> Scheduler<T, P> {
             for owed in [true, false] {
                 for class in 0..self.classes.len() {
                     let state = &self.classes[class];
-                    if owed && !state.owed(self.limit) {
+                    if owed && !state.owed() {
                         continue;
                     }
                     let Some(index) = state.flows.front(state.lifo(now, &self.slab)) else { continue };

@@ -24,17 +24,16 @@ impl<T, P> Scheduler<T, P> {
         let rho = (busy / self.limit.max(1) as f64).min(0.95);
         let before: usize = urgent.iter().map(|c| c.counts.queued).sum();
         let ahead = before + if state.lifo(now, &self.slab) { 0 } else { own };
-        let seats = state.rule.cap(self.limit).min(state.rule.ceiling(self.limit)).max(1) as f64;
+        let seats = state.cap.min(state.ceiling).max(1) as f64;
         let wait = ahead as f64 * hold / (seats * (1.0 - rho));
-        let share = state.share(self.limit);
+        let share = state.share;
         Some(if share > 0.0 { wait.min(own as f64 * hold / share) } else { wait })
     }
 
     /// Nanoseconds until those who wait in this class and the more urgent ones will have been served: for `Retry-After`.
     pub(crate) fn drain_time(&self, class: usize) -> f64 {
         let ahead: usize = self.classes[..=class].iter().map(|c| c.counts.queued).sum();
-        let rule = &self.classes[class].rule;
-        let seats = rule.cap(self.limit).min(rule.ceiling(self.limit)).max(1);
+        let seats = self.classes[class].cap.min(self.classes[class].ceiling).max(1);
         ahead as f64 * self.mean_hold() / seats as f64
     }
 

@@ -17,4 +17,4 @@ mod tick;
 pub(crate) use effects::Effects;
 pub(crate) use scheduler::{Ask, Offer, Polled, Scheduler, Taken};
 pub(crate) use slab::Ticket;
-pub(crate) use tick::Tick;
+pub(crate) use tick::{Tick, nanos};

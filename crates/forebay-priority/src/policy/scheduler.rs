@@ -99,7 +99,7 @@ impl<T, P> Scheduler<T, P> {
         let limit = config.seats();
         let (hold, head) = (nanos(config.expected_hold), nanos(config.expected_head));
         let most = config.classes.iter().map(|class| class.queue_length(limit, hold as f64)).sum::<usize>();
-        Self {
+        let mut scheduler = Self {
             limit,
             in_flight: 0,
             waiting: 0,
@@ -115,7 +115,9 @@ impl<T, P> Scheduler<T, P> {
             flushing: false,
             trimming: false,
             revoked: 0,
-        }
+        };
+        scheduler.set_limit(limit);
+        scheduler
     }
 
     /// A newcomer while nobody waits: a seat if there is one and no deadline, without a look at the clock. Else
@@ -175,9 +177,8 @@ impl<T, P> Scheduler<T, P> {
 
     /// What it asks for, or what its class can have at most.
     pub(crate) fn affordable(&self, ask: &Ask) -> u32 {
-        let rule = &self.classes[ask.class].rule;
-        let most = rule.cap(self.limit).min(rule.ceiling(self.limit));
-        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let class = &self.classes[ask.class];
+        let most = u32::try_from(class.cap.min(class.ceiling)).unwrap_or(u32::MAX);
         if self.limit == 0 { ask.cost } else { ask.cost.min(most.max(1)) } // paused, nobody knows
     }
 
@@ -217,15 +218,14 @@ impl<T, P> Scheduler<T, P> {
     /// Whether its own cap and its headroom let the class have more.
     pub(super) fn fits_class(&self, class: usize, cost: u32) -> bool {
         let state = &self.classes[class];
-        let (held, cap) = (state.counts.in_flight, state.rule.cap(self.limit));
+        let (held, cap) = (state.counts.in_flight, state.cap);
         (held == 0 || cap >= self.limit || held + cost as usize <= cap)
-            && (self.in_flight == 0 || self.in_flight < state.rule.ceiling(self.limit))
+            && (self.in_flight == 0 || self.in_flight < state.ceiling)
     }
 
     /// Whether enough seats are free for it; anything fits an empty house.
     pub(super) fn fits_house(&self, class: usize, cost: u32) -> bool {
-        let ceiling = self.classes[class].rule.ceiling(self.limit).min(self.limit);
-        self.in_flight == 0 || self.in_flight + cost as usize <= ceiling
+        self.in_flight == 0 || self.in_flight + cost as usize <= self.classes[class].ceiling
     }
 
     pub(super) fn seat(&mut self, class: usize, cost: u32) {
@@ -388,13 +388,15 @@ impl<T, P> Scheduler<T, P> {
     }
 
     /// A new shared limit; 0 pauses. Seats above it stay until they are released. `settle` next.
-    pub(crate) const fn set_limit(&mut self, limit: usize) {
+    pub(crate) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
+        self.classes.iter_mut().for_each(|class| class.derive(limit));
     }
 
     /// A new rule for a class; queues that are now too long are cut by `settle`.
     pub(crate) fn set_class(&mut self, class: usize, rule: ClassConfig) {
         self.classes[class].rule = rule;
+        self.classes[class].derive(self.limit);
         self.trimming = true;
     }
 
@@ -424,7 +426,7 @@ impl<T, P> Scheduler<T, P> {
         self.classes.iter().map(|class| class.counts)
     }
 
-    pub(crate) fn rules(&self) -> impl Iterator<Item = &ClassConfig> {
+    pub(crate) fn rules(&self) -> impl ExactSizeIterator<Item = &ClassConfig> {
         self.classes.iter().map(|class| &class.rule)
     }
 
