@@ -16,8 +16,8 @@ use tower::limit::ConcurrencyLimitLayer;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use tower_resilience_bulkhead::BulkheadLayer;
 
-const EACH: u32 = 200_000;
-const ROUNDS: usize = 15;
+const EACH: u32 = 500_000;
+const ROUNDS: usize = 9;
 
 /// A request as authentication leaves it, with a `Class`; with `Counted` too, so that no entry of ours is its first.
 fn request() -> Request<()> {

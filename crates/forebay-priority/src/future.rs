@@ -69,7 +69,7 @@ pin_project! {
         Waiting { turn: Pin<Box<Turn>> },
         Seated,
         Running { #[pin] future: F },
-        Spilling { #[pin] future: O },
+        Spilling { future: Pin<Box<O>> }, // rare, and large
         Done,
     }
 }
@@ -141,7 +141,7 @@ where
                         Err(why) => break why,
                     },
                 },
-                StepProj::Spilling { future } => match ready!(future.poll(cx)) {
+                StepProj::Spilling { future } => match ready!(future.as_mut().poll(cx)) {
                     Ok(response) => {
                         this.shared.metrics.overflowed(this.shared.timeouts.index(*this.class));
                         this.step.set(Step::Done);
@@ -251,10 +251,10 @@ fn spill<O: Overflow<B>, B>(
     request: &mut Option<Request<B>>,
     class: Class,
     why: Rejection,
-) -> Result<O::Future, Rejection> {
+) -> Result<Pin<Box<O::Future>>, Rejection> {
     let Some(hook) = spill.hook(class, &why) else { return Err(why) };
     match request.take_if(|request| request.extensions().get::<Offloaded>().is_none()) {
-        Some(request) => Ok(hook.overflow(request, why)),
+        Some(request) => Ok(Box::pin(hook.overflow(request, why))),
         None => Err(why),
     }
 }
