@@ -2,6 +2,10 @@
 
 use forebay_core::Places;
 
+mod tree;
+
+use tree::Tree;
+
 /// One endpoint.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
@@ -10,12 +14,18 @@ pub(crate) struct Slot {
     pub(crate) in_flight: u32,
     pub(crate) picks: u64,
     last_pick: u64,
+    /// Left out of the pick that is under way.
+    excluded: bool,
 }
 
 impl Slot {
     /// How many more requests it may get; `None`: any number.
     fn room(&self) -> Option<u32> {
         if self.weight == 0 { Some(0) } else { self.max_concurrency.map(|max| max.saturating_sub(self.in_flight)) }
+    }
+
+    fn is_open(&self) -> bool {
+        !self.excluded && self.room() != Some(0)
     }
 }
 
@@ -44,6 +54,7 @@ pub(crate) enum Claim {
 #[derive(Debug, Default)]
 pub(crate) struct Picker {
     slots: Vec<Slot>,
+    tree: Tree,
     ticket: u64,
     /// The sum of [`Slot::room`] where there is a bound.
     free: u64,
@@ -54,8 +65,16 @@ pub(crate) struct Picker {
 
 impl Picker {
     pub(crate) fn new(endpoints: impl IntoIterator<Item = (u16, Option<u32>)>) -> Self {
-        let slot = |(weight, max_concurrency)| Slot { weight, max_concurrency, in_flight: 0, picks: 0, last_pick: 0 };
-        let mut picker = Self { slots: endpoints.into_iter().map(slot).collect(), ..Self::default() };
+        let slot = |(weight, max_concurrency)| Slot {
+            weight,
+            max_concurrency,
+            in_flight: 0,
+            picks: 0,
+            last_pick: 0,
+            excluded: false,
+        };
+        let slots: Vec<_> = endpoints.into_iter().map(slot).collect();
+        let mut picker = Self { tree: Tree::new(&slots), slots, ..Self::default() };
         for slot in &picker.slots {
             match slot.room() {
                 Some(room) => picker.free += u64::from(room),
@@ -100,7 +119,9 @@ impl Picker {
 
     /// Takes a place at the endpoint with the least `(2 in_flight + 1) / weight`, compared exactly; the least recently
     /// picked of equals. Weighted least connections as in nginx and LVS, but with half a request added: so that shares
-    /// follow the weights also when little is in flight (it makes the counts a Webster apportionment). O(endpoints).
+    /// follow the weights also when little is in flight (it makes the counts a Webster apportionment).
+    ///
+    /// O(log endpoints) for each that is excluded, and once more; O(endpoints) where nothing can be picked.
     pub(crate) fn pick(&mut self, claim: Claim, excluded: &[usize]) -> Result<usize, PickError> {
         let entitled = match claim {
             Claim::Open => self.open() > 0,
@@ -109,29 +130,12 @@ impl Picker {
                 true
             }
         };
-        let mut best: Option<(usize, u128, u128)> = None;
-        let mut reason = PickError::NoEndpoint;
-        for (index, slot) in self.slots.iter().enumerate() {
-            if slot.weight == 0 || excluded.contains(&index) {
-                continue;
-            }
-            if !entitled || slot.room() == Some(0) {
-                reason = PickError::AtCapacity;
-                continue;
-            }
-            let (work, weight) = (2 * u128::from(slot.in_flight) + 1, u128::from(slot.weight));
-            let better = match best {
-                None => true,
-                Some((other, other_work, other_weight)) => {
-                    let (a, b) = (work * other_weight, other_work * weight);
-                    a < b || (a == b && slot.last_pick < self.slots[other].last_pick)
-                }
-            };
-            if better {
-                best = Some((index, work, weight));
-            }
-        }
-        let (index, ..) = best.ok_or(reason)?;
+        self.exclude(excluded, true);
+        let best = if entitled { self.tree.best(&self.slots) } else { None };
+        let usable = || self.slots.iter().any(|slot| slot.weight > 0 && !slot.excluded);
+        let picked = best.ok_or_else(|| if usable() { PickError::AtCapacity } else { PickError::NoEndpoint });
+        self.exclude(excluded, false);
+        let index = picked?;
         self.ticket += 1;
         let ticket = self.ticket;
         self.change(index, |slot| {
@@ -142,9 +146,16 @@ impl Picker {
         Ok(index)
     }
 
+    fn exclude(&mut self, indices: &[usize], excluded: bool) {
+        for &index in indices {
+            self.slots[index].excluded = excluded;
+            self.tree.update(&self.slots, index);
+        }
+    }
+
     /// Gives the place at `from` back and takes one elsewhere, in one step, so that nobody gets in between; on an error
     /// all is as it was. It needs no reservation: what it gives back is open, unless that endpoint was drained or its
-    /// bound lowered, and then those who have reserved go first. O(endpoints).
+    /// bound lowered, and then those who have reserved go first. As [`pick`](Self::pick).
     pub(crate) fn shift(&mut self, from: usize, excluded: &[usize]) -> Result<usize, PickError> {
         self.release(from);
         let picked = self.pick(Claim::Open, excluded);
@@ -154,13 +165,13 @@ impl Picker {
         picked
     }
 
-    /// Gives a place back. O(1).
+    /// Gives a place back. O(log endpoints).
     pub(crate) fn release(&mut self, index: usize) {
         debug_assert!(self.slots[index].in_flight > 0);
         self.change(index, |slot| slot.in_flight = slot.in_flight.saturating_sub(1));
     }
 
-    /// Changes an endpoint, and the sums with it. O(1).
+    /// Changes an endpoint, and with it the sums and the tree. O(log endpoints).
     pub(crate) fn change(&mut self, index: usize, change: impl FnOnce(&mut Slot)) {
         let slot = &mut self.slots[index];
         match slot.room() {
@@ -172,6 +183,7 @@ impl Picker {
             Some(room) => self.free += u64::from(room),
             None => self.unbounded += 1,
         }
+        self.tree.update(&self.slots, index);
     }
 }
 
