@@ -93,7 +93,7 @@
 //!
 //! # Limits
 //!
-//! The list of endpoints is fixed; a pick takes time in proportion to its length. Health checks, ejection, probes, live
+//! The list of endpoints is fixed. Health checks, ejection, probes, live
 //! weights, affinity, pools, discovery and TLS to the backends are not there yet. Without pools a reservation's class
 //! makes no difference. A request without a reservation that finds no place is refused at once: none waits here. A
 //! place reserved is kept for as long as its holder likes, and is not kept if an endpoint is drained or its bound
@@ -103,6 +103,7 @@ mod capacity;
 #[cfg(feature = "client")]
 pub mod client;
 mod endpoint;
+mod fleet;
 pub mod future;
 mod handle;
 mod permit;
@@ -115,6 +116,7 @@ pub use capacity::Capacity;
 #[cfg(feature = "client")]
 pub use client::{HttpBalance, HttpEndpoint};
 pub use endpoint::{Endpoint, EndpointId};
+pub use fleet::{Fleet, Pick, PickError};
 pub use future::Picked;
 pub use handle::{BalanceHandle, EndpointSnapshot};
 pub use permit::Permit;

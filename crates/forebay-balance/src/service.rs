@@ -10,6 +10,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::endpoint::{Endpoint, EndpointId};
+use crate::fleet::Fleet;
 use crate::future::ResponseFuture;
 use crate::handle::BalanceHandle;
 use crate::permit::{Counts, Permit};
@@ -55,6 +56,15 @@ impl<S, R> Balance<S, R> {
     /// A builder for endpoints whose errors may hand a request back; see [`Redial`](crate::Redial).
     pub fn builder_with_redial() -> BalanceBuilder<S, R> {
         BalanceBuilder::new()
+    }
+
+    /// The same endpoints and counts for work that is no HTTP request.
+    #[must_use]
+    pub fn fleet(&self) -> Fleet<S>
+    where
+        S: Clone,
+    {
+        Fleet::new(Arc::clone(&self.shared))
     }
 
     /// A handle to watch and change it.
