@@ -5,7 +5,6 @@ use forebay_core::{CapacitySignal, Class, Places, Reservation, Subscription};
 use http::Extensions;
 
 use crate::permit::Counts;
-use crate::policy::Picker;
 
 /// The places of a [`Balance`](crate::Balance), to be reserved before an endpoint is chosen.
 ///
@@ -29,7 +28,7 @@ pub struct Capacity {
 impl CapacitySignal for Capacity {
     /// O(1), under a lock of its own; the allocation is the reservation's.
     fn try_reserve(&self, _: Class) -> Option<Reservation> {
-        let reserved = self.counts.picker().reserve();
+        let reserved = self.counts.ledger().picker.reserve();
         reserved.then(|| Reservation::new(Place { counts: Some(Arc::clone(&self.counts)) }))
     }
 
@@ -39,7 +38,7 @@ impl CapacitySignal for Capacity {
     }
 
     fn places(&self, _: Option<Class>) -> Places {
-        self.counts.picker().places()
+        self.counts.ledger().picker.places()
     }
 }
 
@@ -70,7 +69,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(counts) = self.counts.take() {
-            counts.change(Picker::unreserve);
+            counts.change(|ledger| ledger.picker.unreserve());
         }
     }
 }

@@ -4,7 +4,6 @@ use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -82,7 +81,7 @@ impl<S: Service<Request<B>> + Clone, R, B> ResponseFuture<S, R, B> {
         let class = (!counted).then(|| extensions.get::<Class>().copied().unwrap_or_default());
         let deadline = extensions.get::<Deadline>().copied();
         if let Some(class) = class {
-            shared.counts.classes[class.index()].offered.fetch_add(1, Relaxed);
+            shared.counts.ledger().demand[class].offered += 1;
         }
         let mut future = Self {
             shared,
@@ -211,7 +210,7 @@ where
         this.step.set(Step::Done);
         *this.permit = None;
         if let Some(class) = this.class {
-            this.shared.counts.classes[class.index()].shed.fetch_add(1, Relaxed);
+            this.shared.counts.ledger().demand[*class].shed += 1;
         }
         let mut rejection = Rejection::new(refused).retry_after(Duration::from_secs(1));
         rejection.class = *this.class;

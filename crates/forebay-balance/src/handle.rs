@@ -1,7 +1,6 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use forebay_core::{ClassDemand, Demand, DemandSource, Outcome, ReplicaState};
+use forebay_core::{Demand, DemandSource, Outcome, ReplicaState};
 
 use crate::capacity::Capacity;
 use crate::endpoint::EndpointId;
@@ -43,8 +42,10 @@ impl BalanceHandle {
     /// The endpoints now, in the order of the list.
     #[must_use]
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
-        let slots = self.counts.picker().slots().to_vec();
-        let of = |index: usize, outcome: Outcome| self.counts.outcomes[index][outcome as usize].load(Relaxed);
+        let ledger = self.counts.ledger();
+        let (slots, outcomes) = (ledger.picker.slots().to_vec(), ledger.outcomes.clone());
+        drop(ledger);
+        let of = |index: usize, outcome: Outcome| outcomes[index][outcome as usize];
         let snapshot = |(index, slot): (usize, Slot)| EndpointSnapshot {
             id: self.ids[index].clone(),
             weight: slot.weight,
@@ -72,7 +73,7 @@ impl BalanceHandle {
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Slot)) -> bool {
         let Some(index) = self.ids.iter().position(|known| known.as_str() == id) else { return false };
-        self.counts.picker().change(index, change);
+        self.counts.ledger().picker.change(index, change);
         self.counts.wakers.wake(); // always: who follows the places wants to know of fewer, too
         true
     }
@@ -86,7 +87,8 @@ impl BalanceHandle {
     /// The backends of a pool, as the autoscaler reads them: there is one, `"default"`; any other is unknown.
     #[must_use]
     pub fn replicas(&self, pool: &str) -> Option<ReplicaState> {
-        let picker = self.counts.picker();
+        let ledger = self.counts.ledger();
+        let picker = &ledger.picker;
         let ready = picker.slots().iter().filter(|slot| slot.weight > 0).count() as u32;
         (pool == "default").then_some(ReplicaState { ready, starting: 0, current: picker.slots().len() as u32 })
     }
@@ -95,16 +97,6 @@ impl BalanceHandle {
 impl DemandSource for BalanceHandle {
     /// By class; requests that bear `Counted` are left out, as priority counts them.
     fn demand(&self) -> Demand {
-        let mut demand = Demand::default();
-        for (row, class) in demand.classes.iter_mut().zip(&self.counts.classes) {
-            *row = ClassDemand {
-                queued: 0,
-                in_flight: class.in_flight.load(Relaxed),
-                offered: class.offered.load(Relaxed),
-                done: class.done.load(Relaxed),
-                shed: class.shed.load(Relaxed),
-            };
-        }
-        demand
+        self.counts.ledger().demand
     }
 }

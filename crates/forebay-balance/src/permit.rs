@@ -1,7 +1,6 @@
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use forebay_core::{BodyGuard, Class, Outcome};
+use forebay_core::{BodyGuard, Class, Demand, Outcome};
 use http::StatusCode;
 
 use crate::capacity::Place;
@@ -11,38 +10,38 @@ use crate::wakers::Wakers;
 /// What is counted: the picker's places, outcomes by endpoint, demand by class. Nothing in it depends on the service.
 #[derive(Debug)]
 pub(crate) struct Counts {
-    picker: Mutex<Picker>,
+    ledger: Mutex<Ledger>,
     pub(crate) wakers: Wakers,
-    pub(crate) outcomes: Vec<[AtomicU64; 4]>,
-    pub(crate) classes: [ClassCount; Class::COUNT],
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct ClassCount {
-    pub(crate) in_flight: AtomicU64,
-    pub(crate) offered: AtomicU64,
-    pub(crate) done: AtomicU64,
-    pub(crate) shed: AtomicU64,
+/// What is behind the one lock, as it changes together.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) picker: Picker,
+    /// By endpoint and [`Outcome`].
+    pub(crate) outcomes: Vec<[u64; 4]>,
+    pub(crate) demand: Demand,
 }
 
 impl Counts {
     pub(crate) fn new(picker: Picker) -> Self {
-        let outcomes = picker.slots().iter().map(|_| Default::default()).collect();
-        Self { picker: Mutex::new(picker), wakers: Wakers::default(), outcomes, classes: Default::default() }
+        let outcomes = vec![[0; 4]; picker.slots().len()];
+        let ledger = Ledger { picker, outcomes, demand: Demand::default() };
+        Self { ledger: Mutex::new(ledger), wakers: Wakers::default() }
     }
 
     /// Only our own code runs under this lock, so a poisoned one is whole all the same.
-    pub(crate) fn picker(&self) -> MutexGuard<'_, Picker> {
-        self.picker.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the places, and then, outside the lock, wakes the subscribers if more are open than before.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Picker) -> T) -> T {
-        let mut picker = self.picker();
-        let before = picker.open();
-        let result = change(&mut picker);
-        let more = picker.open() > before;
-        drop(picker);
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
+        let mut ledger = self.ledger();
+        let before = ledger.picker.open();
+        let result = change(&mut ledger);
+        let more = ledger.picker.open() > before;
+        drop(ledger);
         if more {
             self.wakers.wake();
         }
@@ -67,22 +66,26 @@ impl Permit {
     pub(crate) fn pick(counts: &Arc<Counts>, reserved: Option<Place>, class: Option<Class>) -> Result<Self, PickError> {
         let claim = if reserved.is_some() { Claim::Reserved } else { Claim::Open };
         // Nobody is to be woken: a pick opens no place, and one by reservation fails only if there is none at all.
-        let picked = counts.picker().pick(claim, &[]);
+        let mut ledger = counts.ledger();
+        let picked = ledger.picker.pick(claim, &[]);
+        if let Some(class) = class.filter(|_| picked.is_ok()) {
+            ledger.demand[class].in_flight += 1;
+        }
+        drop(ledger);
         if let Some(place) = reserved {
             place.use_up();
         }
         let index = picked?;
-        if let Some(class) = class {
-            counts.classes[class.index()].in_flight.fetch_add(1, Relaxed);
-        }
         Ok(Self { counts: Arc::clone(counts), index, outcome: Outcome::Cancelled, failed: false, class })
     }
 
     /// Moves to another endpoint than those tried, as one exchange that goes on: it was sent to this one in vain.
     pub(crate) fn elsewhere(mut self, tried: &[usize]) -> Result<Self, PickError> {
-        let index = self.counts.change(|picker| picker.shift(self.index, tried))?;
-        self.count_outcome();
-        self.index = index;
+        self.index = self.counts.change(|ledger| {
+            let index = ledger.picker.shift(self.index, tried)?;
+            ledger.outcomes[self.index][self.outcome as usize] += 1;
+            Ok(index)
+        })?;
         self.outcome = Outcome::Cancelled;
         Ok(self)
     }
@@ -104,10 +107,6 @@ impl Permit {
     pub(crate) const fn fail(&mut self) {
         self.outcome = Outcome::Error;
     }
-
-    fn count_outcome(&self) {
-        self.counts.outcomes[self.index][self.outcome as usize].fetch_add(1, Relaxed);
-    }
 }
 
 impl BodyGuard for Permit {
@@ -120,14 +119,13 @@ impl BodyGuard for Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.count_outcome();
-        if let Some(class) = self.class {
-            let class = &self.counts.classes[class.index()];
-            class.in_flight.fetch_sub(1, Relaxed);
-            if self.outcome != Outcome::Cancelled {
-                class.done.fetch_add(1, Relaxed);
+        self.counts.change(|ledger| {
+            ledger.outcomes[self.index][self.outcome as usize] += 1;
+            if let Some(class) = self.class {
+                ledger.demand[class].in_flight -= 1;
+                ledger.demand[class].done += u64::from(self.outcome != Outcome::Cancelled);
             }
-        }
-        self.counts.change(|picker| picker.release(self.index)); // last: it wakes, and who is woken reads the counts
+            ledger.picker.release(self.index);
+        });
     }
 }
