@@ -9,6 +9,7 @@
 mod cpu;
 mod load;
 mod nginx;
+pub mod priority;
 mod report;
 mod server;
 
