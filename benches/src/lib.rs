@@ -11,12 +11,14 @@ mod load;
 mod nginx;
 pub mod priority;
 mod report;
+mod rounds;
 mod server;
 
 pub use cpu::cpu_time;
 pub use load::{Load, Measured, Target, run};
 pub use nginx::nginx;
 pub use report::{Goal, Report};
+pub use rounds::{median, rounds};
 pub use server::{Server, build};
 
 /// How many heap allocations `work` makes on this thread.

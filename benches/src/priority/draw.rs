@@ -63,8 +63,9 @@ fn panel(
         .build_cartesian_2d((0.9..21.0).log_scale(), 0.0..1.05)?;
     chart
         .configure_mesh()
+        .max_light_lines(0)
         .x_desc("load / capacity")
-        .x_label_formatter(&|x| format!("{x}x"))
+        .x_label_formatter(&|x| if [1.0, 2.0, 5.0, 10.0, 20.0].contains(x) { format!("{x}x") } else { String::new() })
         .y_label_formatter(&|y| format!("{:.0} %", y * 100.0))
         .draw()?;
     for (index, line) in lines.iter().enumerate().rev() {
