@@ -87,6 +87,13 @@ fn main() {
         report.figure(&format!("{name}: allocations above bare"), with);
         report.figure(&format!("{name}: allocations above bare, no Class in the request"), without);
     }
+    // Moved into `oneshot`, out of it, and on to whoever awaits it.
+    let size = |bytes: usize, name: &str| format!("{name} {bytes}");
+    let sizes = [
+        size(size_of_val(&ours.clone().call(bears_class())), "forebay"),
+        size(size_of_val(&bulkhead.clone().call(bears_class())), "bulkhead (boxed)"),
+    ];
+    println!("bytes of the response future: {}", sizes.join(", "));
     println!("the first entry of http::Extensions: {first} allocations\n");
     report.figure("allocations of the first entry of http::Extensions", first);
     let above = |at: usize| times[at] - times[0];
