@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_benches::virtual_time::{Random, virtually};
+use forebay_benches::priority::Random;
+use forebay_benches::virtual_time::virtually;
 use forebay_benches::{Goal, Report};
 use forebay_core::Class;
 use forebay_priority::adaptive::{AdaptiveConfig, Algorithm};
@@ -49,7 +50,7 @@ fn day(limit: Limit, seed: u64) -> (f64, f64) {
                 Ok::<_, Infallible>(response)
             }
         }));
-        let (mut random, start, mut at) = (Random(seed), Instant::now(), 0.0);
+        let (mut random, start, mut at) = (Random::new(seed), Instant::now(), 0.0);
         let (mut good, mut limits, mut looks, mut stepped) = (0_u64, 0, 0, false);
         let mut tasks = tokio::task::JoinSet::new();
         while at < WINDOW.end {

@@ -1,130 +1,104 @@
-//! What the layer costs where nobody waits: CPU time and allocations of an exchange above the bare service, beside tower's
-//! `ConcurrencyLimit` and tower-resilience's bulkhead, all in turns on one thread.
+//! What a layer costs that has nothing to do: forebay and its peers around a service that answers at once, with places
+//! to spare, a clone for each request, and the body read to its end.
 //!
 //! `cargo bench -p forebay-benches --bench priority_overhead`
 
-use std::convert::Infallible;
 use std::hint::black_box;
 
 use bytes::Bytes;
-use forebay_benches::{Goal, Report, allocations, thread_cpu_time};
-use forebay_core::{Class, Counted};
-use forebay_priority::{ByHeader, PriorityConfig, PriorityLayer};
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use forebay_benches::priority::{Echo, classed};
+use forebay_benches::{Goal, Report, allocations, rounds};
+use forebay_core::Class;
+use forebay_priority::{PriorityConfig, PriorityLayer};
+use http::{Extensions, Request, Response};
+use http_body::Body;
+use http_body_util::BodyExt as _;
+use tokio::runtime::{Builder, Runtime};
 use tower::limit::ConcurrencyLimitLayer;
-use tower::{Layer as _, Service, ServiceExt as _, service_fn};
+use tower::{Layer as _, Service, ServiceExt as _};
 use tower_resilience_bulkhead::BulkheadLayer;
 
-const EACH: u32 = 500_000;
-const ROUNDS: usize = 9;
+const COUNT: usize = 2000;
+const ROUNDS: usize = 400;
+const PLACES: usize = 1000;
 
-/// A request as authentication leaves it, with a `Class`; with `Counted` too, so that no entry of ours is its first.
-fn request() -> Request<()> {
-    let mut request = Request::new(());
-    request.extensions_mut().insert(Class::P1);
-    request.extensions_mut().insert(Counted);
-    request
-}
-
-/// One exchange: a clone of the service, its call, its body to the end.
-async fn exchange<S, B>(service: &S, request: Request<()>)
+/// `count` requests one after another.
+fn through<S, R>(runtime: &Runtime, service: &S, count: usize, request: fn() -> Request<()>)
 where
-    S: Service<Request<()>, Response = Response<B>> + Clone,
-    B: http_body::Body,
+    S: Service<Request<()>, Response = Response<R>, Error: std::fmt::Debug> + Clone,
+    R: Body<Data = Bytes, Error: std::fmt::Debug>,
 {
-    if let Ok(response) = service.clone().oneshot(request).await {
-        black_box(response.into_body().collect().await.is_ok());
-    }
+    runtime.block_on(async {
+        for _ in 0..count {
+            let response = service.clone().oneshot(request()).await.expect("it answers");
+            black_box(response.into_body().collect().await.expect("a whole body"));
+        }
+    });
 }
 
-/// CPU nanoseconds of an exchange.
-async fn time<S, B>(service: &S, request: impl Fn() -> Request<()>) -> f64
-where
-    S: Service<Request<()>, Response = Response<B>> + Clone,
-    B: http_body::Body,
-{
-    let before = thread_cpu_time();
-    for _ in 0..EACH {
-        exchange(service, request()).await;
-    }
-    (thread_cpu_time() - before).as_nanos() as f64 / f64::from(EACH)
-}
-
-fn count<S, B>(service: &S, request: Request<()>) -> u64
-where
-    S: Service<Request<()>, Response = Response<B>> + Clone,
-    B: http_body::Body,
-{
-    let mut task = Box::pin(exchange(service, request));
-    let mut poll = || {
-        let done = task.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
-        assert!(done, "nobody waits here");
-    };
-    allocations(&mut poll)
-}
-
-fn median(mut rounds: Vec<f64>) -> f64 {
-    rounds.sort_by(f64::total_cmp);
-    rounds[rounds.len() / 2]
+fn bears_class() -> Request<()> {
+    classed(Class::P1)
 }
 
 fn main() {
-    let bare = service_fn(|_: Request<()>| async {
-        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
-    });
-    let config = || PriorityConfig::four_class(64);
-    let ours = PriorityLayer::builder().config(config()).build().expect("a preset").layer(bare);
-    let by_header = PriorityLayer::builder().config(config()).classify(ByHeader::new("x-priority")).build();
-    let by_header = by_header.expect("valid").layer(bare);
-    let tower = ConcurrencyLimitLayer::new(64).layer(bare);
-    let bulkhead = BulkheadLayer::builder().max_concurrent_calls(64).build().expect("valid").layer(bare);
-
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let plain = || Request::new(());
-    let mut rounds = [const { Vec::new() }; 6];
-    runtime.block_on(async {
-        for _ in 0..=ROUNDS {
-            rounds[0].push(time(&bare, request).await);
-            rounds[1].push(time(&ours, request).await);
-            rounds[2].push(time(&tower, request).await);
-            rounds[3].push(time(&bulkhead, request).await);
-            rounds[4].push(time(&bare, plain).await);
-            rounds[5].push(time(&by_header, plain).await);
-        }
-    });
-    let [bare_ns, ours_ns, tower_ns, bulkhead_ns, plain_ns, header_ns] = rounds.map(|mut rounds| {
-        rounds.remove(0); // warm-up
-        median(rounds)
-    });
-    let above = |ns: f64| ns - bare_ns;
-    let _entered = runtime.enter();
-    let own = count(&ours, request()) - count(&bare, request());
-    let first = count(&by_header, plain()) - count(&bare, plain());
-    let peers = [count(&tower, request()), count(&bulkhead, request())].map(|n| n - count(&bare, request()));
-
-    println!("CPU ns above the bare service's {bare_ns:.0}, and allocations:");
-    println!("forebay                       {:>6.0}  {own}", above(ours_ns));
-    println!(
-        "forebay, class by header      {:>6.0}  {first} (the first entry of http::Extensions)",
-        header_ns - plain_ns
-    );
-    println!("tower ConcurrencyLimit        {:>6.0}  {}", above(tower_ns), peers[0]);
-    println!("tower-resilience-bulkhead     {:>6.0}  {}\n", above(bulkhead_ns), peers[1]);
     let mut report = Report::default();
-    for (name, value) in [
-        ("bare_ns", bare_ns),
-        ("forebay_ns_above", above(ours_ns)),
-        ("forebay_by_header_ns_above", header_ns - plain_ns),
-        ("concurrency_limit_ns_above", above(tower_ns)),
-        ("bulkhead_ns_above", above(bulkhead_ns)),
-    ] {
-        report.figure(name, value.round());
+    let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let bare = Echo;
+    let layer =
+        PriorityLayer::builder().config(PriorityConfig::four_class(PLACES)).build_with_handle().expect("valid").0;
+    let ours = layer.layer(Echo);
+    let limit = ConcurrencyLimitLayer::new(PLACES).layer(Echo);
+    let bulkhead = BulkheadLayer::builder().max_concurrent_calls(PLACES).build().expect("valid").layer(Echo);
+
+    let times = rounds(
+        ROUNDS,
+        COUNT,
+        &mut [
+            &mut || through(&runtime, &bare, COUNT, bears_class),
+            &mut || through(&runtime, &ours, COUNT, bears_class),
+            &mut || through(&runtime, &limit, COUNT, bears_class),
+            &mut || through(&runtime, &bulkhead, COUNT, bears_class),
+        ],
+    );
+    let counts = |request: fn() -> Request<()>| {
+        [
+            allocations(|| through(&runtime, &bare, COUNT, request)),
+            allocations(|| through(&runtime, &ours, COUNT, request)),
+            allocations(|| through(&runtime, &limit, COUNT, request)),
+            allocations(|| through(&runtime, &bulkhead, COUNT, request)),
+        ]
+        .map(|count| count as f64 / COUNT as f64)
+    };
+    let (with, without) = (counts(bears_class), counts(|| Request::new(())));
+    let first = allocations(|| {
+        let mut extensions = Extensions::new();
+        extensions.insert(Class::P1);
+        black_box(extensions);
+    });
+
+    println!("{:<26} {:>8} {:>8} {:>12} {:>22}", "", "ns", "above", "allocations", "without a Class first");
+    let names = ["bare", "forebay", "ConcurrencyLimit", "bulkhead"];
+    for (at, name) in names.into_iter().enumerate() {
+        let (ns, above) = (times[at], times[at] - times[0]);
+        let [with, without] = [with, without].map(|counts| counts[at] - counts[0]);
+        println!("{name:<26} {ns:>8.1} {above:>8.1} {with:>12.2} {without:>22.2}");
+        report.figure(&format!("{name}: ns per request"), (ns * 10.0).round() / 10.0);
+        report.figure(&format!("{name}: ns above bare"), (above * 10.0).round() / 10.0);
+        report.figure(&format!("{name}: allocations above bare"), with);
+        report.figure(&format!("{name}: allocations above bare, no Class in the request"), without);
     }
-    report.figure("forebay_by_header_allocations", first);
-    report.figure("peers_allocations", peers.to_vec());
-    report.target("CPU above bare / tower ConcurrencyLimit", above(ours_ns) / above(tower_ns), Goal::AtMost(1.0));
-    report.target("CPU above bare / tower-resilience-bulkhead", above(ours_ns) / above(bulkhead_ns), Goal::AtMost(0.3));
-    report.target("allocations of our own", own as f64, Goal::AtMost(0.0));
+    // Moved into `oneshot`, out of it, and on to whoever awaits it.
+    let size = |bytes: usize, name: &str| format!("{name} {bytes}");
+    let sizes = [
+        size(size_of_val(&ours.clone().call(bears_class())), "forebay"),
+        size(size_of_val(&bulkhead.clone().call(bears_class())), "bulkhead (boxed)"),
+    ];
+    println!("bytes of the response future: {}", sizes.join(", "));
+    println!("the first entry of http::Extensions: {first} allocations\n");
+    report.figure("allocations of the first entry of http::Extensions", first);
+    let above = |at: usize| times[at] - times[0];
+    report.target("CPU above bare, ours / ConcurrencyLimit", above(1) / above(2), Goal::AtMost(1.0));
+    report.target("CPU above bare, ours / bulkhead", above(1) / above(3), Goal::AtMost(0.3));
+    report.target("own allocations a request", with[1] - with[0], Goal::AtMost(0.0));
     report.print();
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
-use forebay_benches::virtual_time::{LateBody, Random, Work, backend, virtually};
+use forebay_benches::priority::Random;
+use forebay_benches::virtual_time::{LateBody, Work, backend, virtually};
 use forebay_benches::{Goal, Report};
 use forebay_core::Class;
 use forebay_priority::{PriorityConfig, PriorityLayer};
@@ -45,7 +46,7 @@ impl Arrival {
 }
 
 fn of_csv(text: &str) -> Vec<Arrival> {
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let row = |line: &str| {
         let numbers: Vec<f64> = line.split(',').filter_map(|number| number.parse().ok()).collect();
         let [ms, input, output] = numbers[..] else { return None };
@@ -56,7 +57,7 @@ fn of_csv(text: &str) -> Vec<Arrival> {
 
 /// Two minutes of every client at its own rate and burstiness; lengths of the first trace.
 fn of_clients(text: &str, lengths: &[Arrival]) -> Vec<Arrival> {
-    let mut random = Random(5);
+    let mut random = Random::new(5);
     let mut all = Vec::new();
     for line in text.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();

@@ -9,7 +9,9 @@
 mod cpu;
 mod load;
 mod nginx;
+pub mod priority;
 mod report;
+mod rounds;
 mod server;
 pub mod virtual_time;
 
@@ -17,6 +19,7 @@ pub use cpu::{cpu_time, thread_cpu_time};
 pub use load::{Load, Measured, Target, run};
 pub use nginx::nginx;
 pub use report::{Goal, Report};
+pub use rounds::{median, rounds};
 pub use server::{Server, build};
 
 /// How many heap allocations `work` makes on this thread.

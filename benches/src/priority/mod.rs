@@ -1,0 +1,17 @@
+//! What the benchmarks of forebay-priority share: a backend, callers, and the stacks that stand before it.
+
+mod backend;
+mod callers;
+mod draw;
+mod echo;
+mod frames;
+mod random;
+mod stacks;
+
+pub use backend::{Backend, HOLD, Hold, SEATS, Spent};
+pub use callers::{Load, PATIENCE, Tally, offer};
+pub use draw::{Line, draw};
+pub use echo::{Echo, classed};
+pub use frames::{Frames, Live};
+pub use random::Random;
+pub use stacks::{Clock, Entrance, Stack, overload_stacks};
