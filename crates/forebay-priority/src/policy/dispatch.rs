@@ -61,7 +61,7 @@ impl<T, P> Scheduler<T, P> {
                     if owed && !state.owed() {
                         continue;
                     }
-                    let Some(index) = state.flows.front(state.lifo(now, &self.slab)) else { continue };
+                    let Some(index) = state.flows.front(state.lifo(now, &self.slab), &self.slab) else { continue };
                     if let Some(reason) = self.too_late(now, index) {
                         if !effects.room() {
                             effects.set_more();
@@ -120,10 +120,10 @@ impl<T, P> Scheduler<T, P> {
     fn grant(&mut self, now: Tick, index: u32, place: P, effects: &mut Effects<T>) {
         self.unlink(index);
         let entry = self.slab.at_mut(index);
-        let (number, cost, flow) = (usize::from(entry.class), entry.cost, entry.flow);
+        let (number, cost, account) = (usize::from(entry.class), entry.cost, entry.account);
         let class = &mut self.classes[number];
         let charge = (class.hold.or(self.expected_hold) as u64).saturating_mul(cost.into());
-        class.flows.charge(flow, charge);
+        class.flows.charge(account, charge);
         entry.charged = charge;
         entry.state = State::Granted;
         entry.since = now;

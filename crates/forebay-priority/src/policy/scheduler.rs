@@ -3,6 +3,7 @@ use forebay_core::Reason;
 use super::class::{ClassCounts, ClassState};
 use super::effects::Effects;
 use super::estimate::Average;
+use super::flows::{Account, account};
 use super::held::Held;
 use super::slab::{Slab, State, Ticket};
 use super::tick::{Tick, nanos};
@@ -24,8 +25,8 @@ pub(crate) struct Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) class: u8,
-    /// [`NO_FLOW`]: it never waited.
-    pub(super) flow: u8,
+    /// The account that was charged; `None`: it never waited.
+    pub(super) account: Option<Account>,
     pub(crate) cost: u32,
     pub(super) charged: u64,
     /// When it was granted, if the clock was looked at.
@@ -40,8 +41,6 @@ impl Taken {
         self.held.is_some()
     }
 }
-
-pub(super) const NO_FLOW: u8 = u8::MAX;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Offer<P> {
@@ -207,7 +206,7 @@ impl<T, P> Scheduler<T, P> {
         self.seat(ask.class, ask.cost);
         let held = now.and_then(|now| self.hold_seat(now, ask.class, ask.cost));
         let (class, cost) = (ask.class as u8, ask.cost);
-        Some((Taken { class, flow: NO_FLOW, cost, charged: 0, granted: now, held }, place))
+        Some((Taken { class, account: None, cost, charged: 0, granted: now, held }, place))
     }
 
     /// Whether the class, and all together, may have so many seats more.
@@ -251,7 +250,7 @@ impl<T, P> Scheduler<T, P> {
         if class.flows.is_empty() {
             class.busy_since = now;
         }
-        class.flows.push(&mut self.slab, flow, ticket.index);
+        class.flows.push(&mut self.slab, flow, account(ask.tenant), ticket.index);
         class.counts.waiting += 1;
         class.counts.queued += ask.cost as usize;
         self.waiting += 1;
@@ -274,10 +273,10 @@ impl<T, P> Scheduler<T, P> {
         match entry.state {
             State::Granted => {
                 let (class, cost, granted) = (entry.class, entry.cost, entry.since);
-                let (flow, charged) = (entry.flow, entry.charged);
+                let (account, charged) = (Some(entry.account), entry.charged);
                 let Some(place) = self.slab.remove(ticket.index).1 else { return Polled::Gone };
                 let held = self.hold_seat(granted, usize::from(class), cost);
-                Polled::Granted(Taken { class, flow, cost, charged, granted: Some(granted), held }, place)
+                Polled::Granted(Taken { class, account, cost, charged, granted: Some(granted), held }, place)
             }
             State::Refused(reason) => {
                 drop(self.slab.remove(ticket.index)); // its waiter was taken when it was refused
@@ -328,7 +327,7 @@ impl<T, P> Scheduler<T, P> {
     /// What it held comes back, to be dropped outside a lock. O(1).
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> (Option<T>, Option<P>) {
         let Some(entry) = self.slab.get_mut(ticket) else { return (None, None) };
-        let (class, cost, flow, charged) = (usize::from(entry.class), entry.cost, entry.flow, entry.charged);
+        let (class, cost, account, charged) = (usize::from(entry.class), entry.cost, entry.account, entry.charged);
         match entry.state {
             State::Waiting => {
                 self.unlink(ticket.index);
@@ -340,7 +339,7 @@ impl<T, P> Scheduler<T, P> {
                 let class = &mut self.classes[class];
                 class.counts.admitted -= 1;
                 class.counts.cancelled += 1;
-                class.flows.correct(flow, charged, 0);
+                class.flows.correct(account, charged, 0);
             }
             State::Refused(_) => {}
             State::Free | State::Held | State::Revoked => return (None, None),
@@ -357,8 +356,8 @@ impl<T, P> Scheduler<T, P> {
             self.hold.add(actual);
             let class = &mut self.classes[index];
             class.hold.add(actual);
-            if taken.flow != NO_FLOW {
-                class.flows.correct(taken.flow, taken.charged, actual.saturating_mul(taken.cost.into()));
+            if let Some(account) = taken.account {
+                class.flows.correct(account, taken.charged, actual.saturating_mul(taken.cost.into()));
             }
         }
         if self.let_go(&taken) {

@@ -1,5 +1,6 @@
 use forebay_core::Reason;
 
+use super::flows::Account;
 use super::tick::Tick;
 
 /// No entry: the end of a list.
@@ -33,7 +34,7 @@ pub(super) struct Entry<T, P> {
     pub(super) since: Tick,
     /// When its answer is worthless; of a held seat, when it is taken away.
     pub(super) deadline: Tick,
-    /// What the grant added to its flow's virtual time.
+    /// What the grant added to its tenant's virtual start.
     pub(super) charged: u64,
     pub(super) previous: u32,
     /// The next waiter of its flow, or the next free entry.
@@ -42,6 +43,8 @@ pub(super) struct Entry<T, P> {
     generation: u32,
     pub(super) class: u8,
     pub(super) flow: u8,
+    /// Its tenant's virtual start is kept there.
+    pub(super) account: Account,
     pub(super) state: State,
     pub(super) waiter: Option<T>,
     pub(super) place: Option<P>,
@@ -132,6 +135,7 @@ impl<T, P> Slab<T, P> {
             generation: 0,
             class,
             flow: 0,
+            account: [0; 2],
             state: State::Waiting,
             waiter: Some(waiter),
             place: None,

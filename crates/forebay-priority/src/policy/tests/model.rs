@@ -4,7 +4,7 @@ use forebay_core::Reason;
 
 use crate::config::{OnFull, PriorityConfig};
 use crate::policy::class::BEGIN;
-use crate::policy::flows::{COMMON, hand};
+use crate::policy::flows::{COMMON, account, hand};
 use crate::policy::scheduler::Ask;
 use crate::policy::tick::{Tick, nanos};
 
@@ -40,7 +40,7 @@ pub(super) struct Model {
     credits: Vec<f64>,
     owed_cost: Vec<usize>,
     busy_since: Vec<Tick>,
-    starts: Vec<[u64; 65]>,
+    starts: Vec<Vec<u64>>,
     virtual_now: Vec<u64>,
 }
 
@@ -57,7 +57,7 @@ impl Model {
             credits: vec![BEGIN; classes],
             owed_cost: vec![1; classes],
             busy_since: vec![Tick::ZERO; classes],
-            starts: vec![[0; 65]; classes],
+            starts: vec![vec![0; 2049]; classes],
             virtual_now: vec![0; classes],
         }
     }
@@ -98,9 +98,26 @@ impl Model {
     }
 
     fn front(&self, class: usize, now: Tick) -> Option<usize> {
-        let flow = self.flows(class).into_iter().min_by_key(|&flow| self.starts[class][usize::from(flow)])?;
-        let waiters = self.flow(class, flow);
-        if self.lifo(class, now) { waiters.last().copied() } else { waiters.first().copied() }
+        let front = |flow: u8| {
+            let waiters = self.flow(class, flow);
+            if self.lifo(class, now) { waiters[waiters.len() - 1] } else { waiters[0] }
+        };
+        let fronts = self.flows(class).into_iter().map(front);
+        fronts.min_by_key(|&id| self.start(class, self.requests[id].ask.tenant))
+    }
+
+    fn start(&self, class: usize, tenant: Option<u64>) -> u64 {
+        let [one, other] = account(tenant).map(|cell| self.starts[class][usize::from(cell)]);
+        one.min(other)
+    }
+
+    /// Changes the virtual start of a tenant, and of whoever shares its cells.
+    fn change_start(&mut self, class: usize, tenant: Option<u64>, change: impl Fn(u64) -> u64) {
+        let cells: std::collections::HashSet<u16> = account(tenant).into();
+        for cell in cells {
+            let start = &mut self.starts[class][usize::from(cell)];
+            *start = change(*start);
+        }
     }
 
     fn last(&self, class: usize, now: Tick, newcomer: Option<usize>) -> Option<usize> {
@@ -176,14 +193,13 @@ impl Model {
             && let Some((id, owed)) = self.next(now)
         {
             let request = &mut self.requests[id];
-            let (class, flow) = (request.ask.class, usize::from(request.flow.expect("it waits in one")));
-            request.state = State::Granted;
-            request.granted = now;
-            request.charged = nanos(self.config.expected_hold) * u64::from(request.ask.cost);
-            self.virtual_now[class] = self.virtual_now[class].max(self.starts[class][flow]);
-            self.starts[class][flow] += request.charged;
+            let (class, tenant, cost) = (request.ask.class, request.ask.tenant, request.ask.cost);
+            let charged = nanos(self.config.expected_hold) * u64::from(cost);
+            (request.state, request.granted, request.charged) = (State::Granted, now, charged);
+            self.virtual_now[class] = self.virtual_now[class].max(self.start(class, tenant));
+            self.change_start(class, tenant, |start| start + charged);
             if owed {
-                self.owed_cost[class] = request.ask.cost as usize;
+                self.owed_cost[class] = cost as usize;
             }
         }
     }
@@ -236,7 +252,7 @@ impl Model {
         }
         let flow = ask.tenant.map_or(COMMON, |tenant| {
             let hand = hand(tenant).into_iter();
-            let key = |flow: &u8| (self.flow(class, *flow).len(), self.starts[class][usize::from(*flow)]);
+            let key = |flow: &u8| self.flow(class, *flow).len();
             hand.min_by_key(key).expect("six")
         });
         while let Some(&oldest) = self.flow(class, flow).first()
@@ -250,10 +266,8 @@ impl Model {
         if self.waiters(class).is_empty() {
             self.busy_since[class] = now;
         }
-        if self.flow(class, flow).is_empty() {
-            let start = &mut self.starts[class][usize::from(flow)];
-            *start = (*start).max(self.virtual_now[class]);
-        }
+        let virtual_now = self.virtual_now[class];
+        self.change_start(class, ask.tenant, |start| start.max(virtual_now));
         (request.state, request.flow) = (State::Waiting, Some(flow));
         self.requests.push(request);
         self.settle(now);
@@ -322,9 +336,9 @@ impl Model {
 
     fn correct(&mut self, id: usize, actual: u64) {
         let request = &self.requests[id];
-        if let Some(flow) = request.flow {
-            let start = &mut self.starts[request.ask.class][usize::from(flow)];
-            *start = (*start + actual).saturating_sub(request.charged);
+        if request.flow.is_some() {
+            let (class, tenant, charged) = (request.ask.class, request.ask.tenant, request.charged);
+            self.change_start(class, tenant, |start| (start + actual).saturating_sub(charged));
         }
     }
 
