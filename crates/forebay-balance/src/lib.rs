@@ -108,6 +108,7 @@ pub mod future;
 mod handle;
 mod permit;
 mod policy;
+pub mod probe;
 mod redial;
 mod service;
 mod wakers;
