@@ -79,6 +79,13 @@
 //! # }
 //! ```
 //!
+//! # What servers say about themselves
+//!
+//! [`probe`] reads metrics pages (vLLM, SGLang, TensorRT-LLM, Triton, TGI, llama.cpp, DCGM, nvidia_gpu_exporter) into a
+//! [`LoadReport`](probe::LoadReport): requests running and waiting, KV cache, GPU memory, faults and processes. What a
+//! page does not say is unknown, never zero. Rules judge the reports: no free GPU memory, a GPU fault or a full KV cache
+//! slow an endpoint or close it. The balancer does not fetch pages or ask rules yet; that is up to the caller.
+//!
 //! # What is refused, and what fails
 //!
 //! All endpoints full, or what they have free is reserved: 429 `at-capacity`. All drained: 503 `no-endpoint`. The
@@ -93,11 +100,10 @@
 //!
 //! # Limits
 //!
-//! The list of endpoints is fixed. Health checks, ejection, probes, live
-//! weights, affinity, pools, discovery and TLS to the backends are not there yet. Without pools a reservation's class
-//! makes no difference. A request without a reservation that finds no place is refused at once: none waits here. A
-//! place reserved is kept for as long as its holder likes, and is not kept if an endpoint is drained or its bound
-//! lowered.
+//! The list of endpoints is fixed. Health checks, ejection, fetching of metrics, live weights, affinity, pools, discovery and TLS to the backends are not there yet. Without pools a
+//! reservation's class makes no difference. A request without a reservation that finds no place is refused at once:
+//! none waits here. A place reserved is kept for as long as its holder likes, and is not kept if an endpoint is drained
+//! or its bound lowered.
 
 mod capacity;
 #[cfg(feature = "client")]
