@@ -81,10 +81,10 @@
 //!
 //! # What servers say about themselves
 //!
-//! [`probe`] reads metrics pages (vLLM, SGLang, TensorRT-LLM, Triton, TGI, llama.cpp, DCGM, nvidia_gpu_exporter) into a
-//! [`LoadReport`](probe::LoadReport): requests running and waiting, KV cache, GPU memory, faults and processes. What a
-//! page does not say is unknown, never zero. Rules judge the reports: no free GPU memory, a GPU fault or a full KV cache
-//! slow an endpoint or close it. The balancer does not fetch pages or ask rules yet; that is up to the caller.
+//! [`probe`] reads metrics pages (vLLM, SGLang, TensorRT-LLM, Triton, TGI, llama.cpp, DCGM, nvidia_gpu_exporter) into
+//! a [`LoadReport`](probe::LoadReport): requests running and waiting, KV cache, GPU memory, faults and processes. What
+//! a page does not say is unknown, never zero. Rules judge the reports: no free GPU memory, a GPU fault or a full KV
+//! cache slow an endpoint or close it. The balancer does not fetch pages or ask rules yet; that is up to the caller.
 //!
 //! # What is refused, and what fails
 //!

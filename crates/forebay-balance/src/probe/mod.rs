@@ -27,7 +27,9 @@
 //! use forebay_balance::probe::Preset;
 //!
 //! # fn main() -> Result<(), forebay_balance::probe::ParseError> {
-//! let page = b"DCGM_FI_DEV_FB_FREE{gpu=\"0\",UUID=\"GPU-a\"} 512\nDCGM_FI_DEV_FB_FREE{gpu=\"1\",UUID=\"GPU-b\"} 80000\n";
+//! let page = b"DCGM_FI_DEV_FB_FREE{gpu=\"0\",UUID=\"GPU-a\"} 512
+//! DCGM_FI_DEV_FB_FREE{gpu=\"1\",UUID=\"GPU-b\"} 80000
+//! ";
 //! let report = Preset::dcgm().select("gpu", "0").read(page)?;
 //! assert_eq!(report.gpus.len(), 1);
 //! assert_eq!(report.gpus[0].memory_free, Some(512 << 20), "in bytes, whatever the exporter counts in");

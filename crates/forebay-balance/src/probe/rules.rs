@@ -176,8 +176,8 @@ struct Seen {
     at: Instant,
 }
 
-/// A double-bit ECC error, a row remapping that could not be recorded, an NVLink error, a GPU off the bus, an uncontained
-/// memory error, a GSP that does not answer: <https://docs.nvidia.com/deploy/xid-errors/>.
+/// A double-bit ECC error, a row remapping that could not be recorded, an NVLink error, a GPU off the bus, an
+/// uncontained memory error, a GSP that does not answer: <https://docs.nvidia.com/deploy/xid-errors/>.
 const FATAL_XIDS: [u32; 6] = [48, 64, 74, 79, 95, 119];
 
 const MAX_SEEN: usize = 256;

@@ -60,8 +60,8 @@ pub trait Sink {
 
 /// Reads the text format from chunks of any size; how a page is cut never changes what is read.
 ///
-/// Follows the [Prometheus text format 0.0.4] and, for exemplars and `# EOF`, [OpenMetrics 1.0]. It departs from them to
-/// be lenient, since the page was written by others: types are not needed, a line that is no sample is skipped, an
+/// Follows the [Prometheus text format 0.0.4] and, for exemplars and `# EOF`, [OpenMetrics 1.0]. It departs from them
+/// to be lenient, since the page was written by others: types are not needed, a line that is no sample is skipped, an
 /// unknown escape stays as it is. Metric names in quotes (Prometheus 3) are skipped, none that we know needs them.
 ///
 /// It takes time in proportion to the page, and keeps no more than one line of at most [`MAX_LINE_BYTES`].
