@@ -100,10 +100,10 @@
 //!
 //! # Limits
 //!
-//! The list of endpoints is fixed. Health checks, ejection, fetching of metrics, live weights, affinity, pools, discovery and TLS to the backends are not there yet. Without pools a
-//! reservation's class makes no difference. A request without a reservation that finds no place is refused at once:
-//! none waits here. A place reserved is kept for as long as its holder likes, and is not kept if an endpoint is drained
-//! or its bound lowered.
+//! The list of endpoints is fixed. Health checks, ejection, fetching of metrics, live weights, affinity, pools, discovery
+//! and TLS to the backends are not there yet. Without pools a reservation's class makes no difference. A request without
+//! a reservation that finds no place is refused at once: none waits here. A place reserved is kept for as long as its
+//! holder likes, and is not kept if an endpoint is drained or its bound lowered.
 
 mod capacity;
 #[cfg(feature = "client")]

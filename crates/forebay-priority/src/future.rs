@@ -110,11 +110,12 @@ where
             match this.step.as_mut().project() {
                 StepProj::Arriving => {
                     let request = this.request.as_mut().expect("taken by the call only");
-                    match arrive(request, this.shared, this.class, this.tunnel) {
+                    let mut deadline = None;
+                    match arrive(request, this.shared, this.class, this.tunnel, &mut deadline) {
                         // Arriving => Seated: the house is not full, or it is exempt.
                         Arrived::Exempt => this.step.set(Step::Seated),
                         Arrived::Entered(Entered::Seated(permit)) => {
-                            seated(request, permit, this.permit, this.limit, *this.class);
+                            seated(request, permit, this.permit, this.limit, *this.class, deadline);
                             this.step.set(Step::Seated);
                         }
                         // Arriving => Waiting: in the queue.
@@ -132,7 +133,8 @@ where
                     // Waiting => Seated.
                     Ok(permit) => {
                         let request = this.request.as_mut().expect("taken by the call only");
-                        seated(request, permit, this.permit, this.limit, *this.class);
+                        let deadline = request.extensions().get::<Deadline>().copied();
+                        seated(request, permit, this.permit, this.limit, *this.class, deadline);
                         this.step.set(Step::Seated);
                     }
                     // Waiting => Spilling | Done.
@@ -201,7 +203,13 @@ enum Arrived {
 }
 
 /// Classifies a request, and asks for its seats.
-fn arrive<B>(request: &mut Request<B>, shared: &Arc<Shared>, class: &mut Class, tunnel: &mut bool) -> Arrived {
+fn arrive<B>(
+    request: &mut Request<B>,
+    shared: &Arc<Shared>,
+    class: &mut Class,
+    tunnel: &mut bool,
+    deadline: &mut Option<Deadline>,
+) -> Arrived {
     *tunnel = request.method() == Method::CONNECT;
     let settings = &shared.settings;
     if settings.is_exempt(&RequestHead::from(&*request)) {
@@ -211,8 +219,8 @@ fn arrive<B>(request: &mut Request<B>, shared: &Arc<Shared>, class: &mut Class, 
     *class = settings.mark(request, &shared.timeouts);
     let head = RequestHead::from(&*request);
     let seats = settings.cost.as_ref().map_or_else(Seats::default, |cost| cost(&head));
-    let deadline = head.extensions.get::<Deadline>().copied();
-    Arrived::Entered(enter(shared, *class, seats, deadline, || settings.tenant(&head)))
+    *deadline = head.extensions.get::<Deadline>().copied();
+    Arrived::Entered(enter(shared, *class, seats, *deadline, || settings.tenant(&head)))
 }
 
 /// Notes a grant: for the services inside, and by when the head must be there.
@@ -222,9 +230,9 @@ fn seated<B>(
     place: &mut Option<Permit>,
     limit: &mut Option<Pin<Box<Sleep>>>,
     class: Class,
+    deadline: Option<Deadline>,
 ) {
     let shared = permit.shared();
-    let deadline = request.extensions().get::<Deadline>().copied();
     if let Some(deadline) = deadline {
         shared.settings.forward(request, deadline);
     }

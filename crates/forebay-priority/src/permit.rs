@@ -53,8 +53,7 @@ impl Permit {
     }
 
     pub(crate) fn first_byte(&mut self, streamed: bool) {
-        // Without the instant of the grant there is nothing to learn.
-        if self.taken.granted.is_some()
+        if self.is_timed()
             && !std::mem::replace(&mut self.first, true)
             && let Some(latency) = self.shared.first_byte(&self.taken, streamed)
         {
@@ -86,6 +85,11 @@ impl Permit {
     /// Whether it has been held for longer than its class may, and somebody else has the seat now.
     pub(crate) fn is_revoked(&self) -> bool {
         self.taken.is_bounded() && self.shared.lock().scheduler.is_revoked(&self.taken)
+    }
+
+    /// Whether the instant of its grant is known: else there is nothing to learn from it.
+    pub(crate) const fn is_timed(&self) -> bool {
+        self.taken.granted.is_some()
     }
 
     pub(crate) const fn is_bounded(&self) -> bool {

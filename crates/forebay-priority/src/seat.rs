@@ -29,7 +29,7 @@ impl Seat {
         on: ReleaseOn,
     ) -> Self {
         let head = Outcome::of_status(status);
-        if head == Outcome::Success && !status.is_client_error() && !streams(headers) {
+        if permit.is_timed() && head == Outcome::Success && !status.is_client_error() && !streams(headers) {
             permit.first_byte(false); // of a stream the head comes before the first token: it says nothing
         }
         let mut seat = Self { permit: Some(permit), first_frame: on == ReleaseOn::FirstFrame, head };
