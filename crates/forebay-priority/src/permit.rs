@@ -17,13 +17,14 @@ pub struct Permit {
     place: Option<Reservation>,
     waited: Duration,
     first: bool,
+    overloaded: bool,
     done: bool,
 }
 
 impl Permit {
     pub(crate) fn new(shared: Arc<Shared>, taken: Taken, place: Option<Reservation>, waited: Duration) -> Self {
         shared.metrics.seated(usize::from(taken.class), taken.cost, waited);
-        Self { shared, taken, place, waited, first: false, done: false }
+        Self { shared, taken, place, waited, first: false, overloaded: false, done: false }
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
@@ -78,6 +79,13 @@ impl Permit {
     pub(crate) fn end(&mut self, outcome: Outcome) {
         self.done = outcome == Outcome::Success;
         if outcome == Outcome::Overload {
+            self.overloaded();
+        }
+    }
+
+    /// The backend says that it is busy; later calls do nothing.
+    pub(crate) fn overloaded(&mut self) {
+        if !std::mem::replace(&mut self.overloaded, true) {
             self.shared.overloaded();
         }
     }

@@ -32,6 +32,9 @@ impl Seat {
         if permit.is_timed() && head == Outcome::Success && !status.is_client_error() && !streams(headers) {
             permit.first_byte(false); // of a stream the head comes before the first token: it says nothing
         }
+        if head == Outcome::Overload {
+            permit.overloaded(); // now, as nobody may read the body
+        }
         let mut seat = Self { permit: Some(permit), first_frame: on == ReleaseOn::FirstFrame, head };
         if on == ReleaseOn::Headers || tunnel {
             seat.end(head);

@@ -9,7 +9,7 @@ use http_body_util::BodyExt as _;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 #[tokio::test(start_paused = true)]
-async fn dropped_at_every_poll_in_the_wait_the_call_and_the_body() {
+async fn r10_dropped_at_every_poll_in_the_wait_the_call_and_the_body() {
     for occupied in [false, true] {
         for polls in 0.. {
             let (layer, handle) =
@@ -59,7 +59,7 @@ async fn dropped_at_every_poll_in_the_wait_the_call_and_the_body() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_that_leaves_the_queue_at_once_leaves_nothing_behind() {
+async fn r10_a_crowd_that_leaves_the_queue_at_once_leaves_nothing_behind() {
     let mut config = PriorityConfig::four_class(1);
     config.classes[2].queue = forebay_priority::QueueLength::Fixed(100_000);
     let (layer, handle) = PriorityLayer::builder().config(config).build_with_handle().expect("valid");

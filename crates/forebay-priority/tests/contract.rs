@@ -60,7 +60,7 @@ async fn a_seat_lasts_until_the_body_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_most_urgent_goes_first_then_the_oldest() {
+async fn r7_the_most_urgent_goes_first_then_the_oldest() {
     let (service, _, _) = one_seat();
     let first = service.clone().oneshot(request(Class::P0)).await.expect("infallible");
     let mut queued: Vec<_> =
@@ -80,7 +80,7 @@ async fn the_most_urgent_goes_first_then_the_oldest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_a_timeout_and_a_deadline_are_told_apart() {
+async fn r9_a_full_queue_a_timeout_and_a_deadline_are_told_apart() {
     let (service, handle, seen) = one_seat();
     let held = service.clone().oneshot(request(Class::P2)).await.expect("infallible");
     let waits = tokio::spawn(service.clone().oneshot(request(Class::P0)));
@@ -105,9 +105,9 @@ async fn a_full_queue_a_timeout_and_a_deadline_are_told_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_clone_and_readiness_reserve_nothing() {
+async fn r2_an_idle_clone_and_readiness_reserve_nothing() {
     let (mut service, handle, _) = one_seat();
-    for _ in 0..1000 {
+    for _ in 0..1_000_000 {
         std::future::poll_fn(|cx| service.poll_ready(cx)).await.expect("infallible");
     }
     let unpolled: Vec<_> = (0..100).map(|_| service.clone().oneshot(request(Class::P2))).collect();
@@ -171,7 +171,7 @@ async fn a_drain_refuses_newcomers_serves_the_queue_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_class_at_its_cap_does_not_hold_up_those_below() {
+async fn r7_a_class_at_its_cap_does_not_hold_up_those_below() {
     let mut config = PriorityConfig::four_class(2);
     config.classes[0].max_in_flight = Cap::Seats(1);
     let (layer, _) = PriorityLayer::builder().config(config).build_with_handle().expect("valid");

@@ -179,3 +179,74 @@ async fn r8_a_seat_goes_with_the_head_or_the_first_frame_where_that_was_asked_fo
     }
     let _ = OneFrame;
 }
+
+#[tokio::test(start_paused = true)]
+async fn r22_retry_after_is_the_time_in_which_those_ahead_will_have_been_served() {
+    // Ten wait, an exchange holds its seat for 4 s, two at a time: 20 s, and a jitter of up to a quarter and a second.
+    let (service, handle) = house(config(2, 10).expected_hold(millis(4000)));
+    let _held = [ask(&service, Class::P3).await, ask(&service, Class::P3).await];
+    let told = async || {
+        let refused = ask(&service, Class::P3).await;
+        refused.headers()["retry-after"].to_str().expect("text").parse::<u64>().expect("seconds")
+    };
+    let mut waiting: Vec<_> = (0..10).map(|_| spawn(ask(&service, Class::P3))).collect();
+    waiting.iter_mut().for_each(|task| assert_pending!(task.poll()));
+    let seconds = told().await;
+    assert!((20..=26).contains(&seconds), "{seconds}");
+    handle.set_limit(1);
+    let seconds = told().await;
+    assert!((32..=41).contains(&seconds), "32 s at most, and the jitter: {seconds}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn r1_there_may_be_one_class_or_sixteen_and_one_beyond_them_is_the_last() {
+    for count in [1, 16] {
+        let class = |i| forebay_priority::ClassConfig::new(format!("c{i}"), millis(1000));
+        let (service, handle) = house(config(1, 4).classes((0..count).map(class).collect()));
+        let held = ask(&service, Class::new(200)).await;
+        assert_eq!(handle.snapshot().classes[count - 1].in_flight, 1);
+        let mut last = spawn(ask(&service, Class::new(15)));
+        let mut first = spawn(ask(&service, Class::P0));
+        assert_pending!(last.poll());
+        assert_pending!(first.poll());
+        drop(held);
+        assert_eq!((first.is_woken(), last.is_woken()), if count == 1 { (false, true) } else { (true, false) });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn r24_an_adaptive_limit_falls_while_the_backend_says_that_it_is_busy_and_rises_again() {
+    use forebay_priority::adaptive::AdaptiveConfig;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    let config = config(1, 1000).limit(forebay_priority::Limit::Adaptive(AdaptiveConfig::default()));
+    let (layer, handle) = PriorityLayer::builder().config(config).build_with_handle().expect("valid");
+    assert_eq!(handle.snapshot().limit, 16);
+    let busy = std::sync::Arc::new(AtomicBool::new(true));
+    let says = std::sync::Arc::clone(&busy);
+    let service = layer.layer(tower::service_fn(move |_: http::Request<()>| {
+        let status = if says.load(Relaxed) { 503 } else { 200 };
+        async move {
+            tokio::time::sleep(millis(20)).await;
+            let body = forebay_core::testing::Scripted::new([]);
+            Ok::<_, std::convert::Infallible>(http::Response::builder().status(status).body(body).expect("valid"))
+        }
+    }));
+    let clients: Vec<_> = (0..64)
+        .map(|_| {
+            let service = service.clone();
+            tokio::spawn(async move {
+                loop {
+                    drop(ask(&service, Class::P1).await);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(millis(5000)).await;
+    let low = handle.snapshot().limit;
+    assert!((2..8).contains(&low), "{low}");
+    busy.store(false, Relaxed);
+    tokio::time::sleep(millis(60_000)).await;
+    let high = handle.snapshot().limit;
+    assert!(high > 16, "{high} after a minute of good answers");
+    clients.iter().for_each(tokio::task::JoinHandle::abort);
+}
