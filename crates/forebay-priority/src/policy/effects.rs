@@ -38,6 +38,6 @@ impl<T> Effects<T> {
 
     /// The waiters that were granted a seat or refused.
     pub(crate) fn into_waiters(self) -> impl Iterator<Item = T> {
-        self.wake.into_iter().flatten()
+        self.wake.into_iter().take(self.len).flatten()
     }
 }
