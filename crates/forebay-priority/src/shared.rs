@@ -261,7 +261,10 @@ impl Wake for Freed {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(shared) = self.0.upgrade() {
+        // Where nobody waits there is nothing to do: who comes later looks for a place himself.
+        if let Some(shared) = self.0.upgrade()
+            && shared.lock().scheduler.waiting() > 0
+        {
             shared.change(|_, _| ());
         }
     }
