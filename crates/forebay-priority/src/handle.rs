@@ -85,7 +85,8 @@ impl PriorityHandle {
     }
 
     /// Changes the shared limit: waiters that now have a seat are woken within this call. 0 pauses. Below what is in
-    /// flight it stops grants until enough have ended; nothing is cut. An adaptive limit goes on from where it was.
+    /// flight it stops grants until enough have ended; nothing is cut. An adaptive limit goes on from there, but for a
+    /// pause, which lasts until the next call.
     pub fn set_limit(&self, seats: usize) {
         self.shared.set_limit(seats.min(crate::config::MOST));
         self.warn();

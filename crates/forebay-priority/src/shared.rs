@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     capacity: Option<Arc<dyn CapacitySignal>>,
     subscription: Mutex<Option<Subscription>>,
     adaptive: Option<Mutex<Controller>>,
+    /// The adaptive limit as it is now: whoever applies it last applies the latest.
+    adapted: AtomicUsize,
     pub(crate) metrics: Metrics,
 }
 
@@ -53,6 +56,7 @@ impl Shared {
             subscription: Mutex::new(None),
             capacity,
             adaptive: adaptive.map(Mutex::new),
+            adapted: AtomicUsize::new(0),
         });
         if let Some(capacity) = &shared.capacity {
             let waker = Waker::from(Arc::new(Freed(Arc::downgrade(&shared))));
@@ -191,11 +195,18 @@ impl Shared {
 
     fn adapt(&self, learn: impl FnOnce(&mut Controller) -> Option<usize>) {
         let Some(adaptive) = &self.adaptive else { return };
-        let limit = learn(&mut adaptive.lock().unwrap_or_else(PoisonError::into_inner));
-        if let Some(limit) = limit {
-            self.change(|core, _| core.set_limit(limit));
-            self.metrics.limit(limit);
-        }
+        let mut controller = adaptive.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(limit) = learn(&mut controller) else { return };
+        self.adapted.store(limit, Relaxed);
+        drop(controller);
+        let limit = self.change(|core, _| {
+            // A pause by hand stays one, whatever is still learned from those that run.
+            if core.limit() > 0 {
+                core.set_limit(self.adapted.load(Relaxed));
+            }
+            core.limit()
+        });
+        self.metrics.limit(limit);
     }
 
     /// A refusal, with the time in which those ahead will have been served.

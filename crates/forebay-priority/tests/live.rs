@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{OneFrame, ask, assert_idle, config, house, millis, reason, request};
+use common::{ask, assert_idle, config, house, millis, reason, request};
 use forebay_core::{Class, DemandSource as _, Reason};
 use forebay_priority::{Cap, OnFull, PriorityConfig, PriorityLayer, QueueLength, ReleaseOn, Warning};
 use http_body_util::BodyExt as _;
@@ -177,7 +177,6 @@ async fn r8_a_seat_goes_with_the_head_or_the_first_frame_where_that_was_asked_fo
         assert_idle(&handle);
         assert_eq!(handle.demand()[Class::P1].done, 1);
     }
-    let _ = OneFrame;
 }
 
 #[tokio::test(start_paused = true)]
@@ -249,4 +248,26 @@ async fn r24_an_adaptive_limit_falls_while_the_backend_says_that_it_is_busy_and_
     let high = handle.snapshot().limit;
     assert!(high > 16, "{high} after a minute of good answers");
     clients.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r24_a_pause_by_hand_outlasts_what_is_still_learned() {
+    let adaptive = forebay_priority::adaptive::AdaptiveConfig::default();
+    let config = config(1, 1000).limit(forebay_priority::Limit::Adaptive(adaptive));
+    let (layer, handle) = PriorityLayer::builder().config(config).build_with_handle().expect("valid");
+    let service = layer.layer(tower::service_fn(|_: http::Request<()>| async {
+        tokio::time::sleep(millis(500)).await;
+        let body = forebay_core::testing::Scripted::new([]);
+        Ok::<_, std::convert::Infallible>(http::Response::builder().status(503).body(body).expect("valid"))
+    }));
+    let running: Vec<_> = (0..16).map(|_| tokio::spawn(ask(&service, Class::P1))).collect();
+    tokio::task::yield_now().await;
+    handle.set_limit(0);
+    for exchange in running {
+        assert_eq!(exchange.await.expect("no panic").status(), 503);
+    }
+    tokio::time::sleep(millis(2000)).await;
+    assert_eq!(handle.snapshot().limit, 0);
+    handle.set_limit(8);
+    assert_eq!(handle.snapshot().limit, 8);
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use common::{assert_idle, millis};
+use common::{PATIENCE, Random, assert_idle, class, millis};
 use forebay_core::testing::{Scripted, Step};
 use forebay_core::{Class, Deadline, Principal};
 use forebay_priority::{Order, PriorityConfig, PriorityHandle, PriorityLayer};
@@ -16,21 +16,6 @@ use http::{Request, Response};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tower::{Layer as _, ServiceExt as _, service_fn};
-
-const PATIENCE: [u64; 4] = [500, 1000, 3000, 10_000];
-
-/// Random numbers that are the same in every run (Steele, Lea and Flood, OOPSLA 2014: SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
 
 /// A request of a scenario.
 #[derive(Debug, Clone, Copy)]
@@ -116,11 +101,6 @@ fn ordinary() -> PriorityConfig {
 
 fn hold(random: &mut Random) -> Duration {
     millis(50).mul_f64(0.8 + 0.4 * random.unit())
-}
-
-fn class(random: &mut Random, mix: [f64; 4]) -> usize {
-    let dice = random.unit();
-    (0..3).find(|&class| dice < mix[..=class].iter().sum()).unwrap_or(3)
 }
 
 #[tokio::test(start_paused = true)]

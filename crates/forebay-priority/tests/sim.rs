@@ -1,12 +1,15 @@
 //! Overload in virtual time: the whole layer before a backend of 50 seats and 50 ms an answer, give or take a fifth, as
 //! seats that all come free in step are nobody's backend.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::{PATIENCE, Random, assert_idle, class};
 use forebay_core::{Class, Deadline, Rejection};
 use forebay_priority::{PriorityConfig, PriorityHandle, PriorityLayer};
 use http::{Request, Response};
@@ -16,8 +19,6 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 const SEATS: usize = 50;
 const HOLD: Duration = Duration::from_millis(50);
-/// What a class's callers wait for at most.
-const PATIENCE: [u64; 4] = [500, 1000, 3000, 10_000];
 
 /// How long a request takes, 0 to 1.
 #[derive(Clone, Copy)]
@@ -29,23 +30,6 @@ struct Busy(Arc<Mutex<Tally>>, Instant);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.lock().expect("no panic").spent += self.1.elapsed();
-    }
-}
-
-/// Random numbers that are the same in every run (Steele, Lea and Flood, OOPSLA 2014: SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn exponential(&mut self, mean: f64) -> f64 {
-        -mean * (1.0 - self.unit()).ln()
     }
 }
 
@@ -94,10 +78,9 @@ async fn overload(load: f64, mix: [f64; 4], seconds: u64) -> (Tally, PriorityHan
     let rate = load * SEATS as f64 / HOLD.as_secs_f64();
     let mut tasks = tokio::task::JoinSet::new();
     while at - start < Duration::from_secs(seconds) {
-        at += Duration::from_secs_f64(random.exponential(1.0 / rate));
+        at += Duration::from_secs_f64(-(1.0 - random.unit()).ln() / rate);
         sleep_until(at).await;
-        let (dice, hold) = (random.unit(), Dice(random.unit()));
-        let class = (0..3).find(|&class| dice < mix[..=class].iter().sum()).unwrap_or(3);
+        let (class, hold) = (class(&mut random, mix), Dice(random.unit()));
         let patience = Duration::from_millis(PATIENCE[class]);
         let mut request = Request::new(());
         request.extensions_mut().insert(Class::new(class as u8));
@@ -135,14 +118,6 @@ async fn overload(load: f64, mix: [f64; 4], seconds: u64) -> (Tally, PriorityHan
     (tally, handle)
 }
 
-fn idle(handle: &PriorityHandle) {
-    let snapshot = handle.snapshot();
-    for class in &snapshot.classes {
-        assert_eq!((class.waiting, class.queued, class.in_flight), (0, 0, 0), "{snapshot:?}");
-        assert_eq!(class.offered, class.admitted + class.shed + class.cancelled, "{snapshot:?}");
-    }
-}
-
 /// What must hold at any overload.
 async fn holds(load: f64, mix: [f64; 4], seconds: u64) {
     let (tally, handle) = overload(load, mix, seconds).await;
@@ -160,7 +135,7 @@ async fn holds(load: f64, mix: [f64; 4], seconds: u64) {
             assert!(share >= 0.99, "{load}x: P{class} had {share} of its share in second {second}");
         }
     }
-    idle(&handle);
+    assert_idle(&handle);
 }
 
 const MIX: [f64; 4] = [0.1, 0.2, 0.3, 0.4];

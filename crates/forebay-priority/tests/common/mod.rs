@@ -82,3 +82,25 @@ pub const fn millis(millis: u64) -> Duration {
 }
 
 pub type Boxed<B = Scripted> = BoxCloneService<Request<()>, Response<PriorityBody<B>>, Infallible>;
+
+/// What callers of each class wait for at most, in milliseconds.
+pub const PATIENCE: [u64; 4] = [500, 1000, 3000, 10_000];
+
+/// Random numbers that are the same in every run (Steele, Lea and Flood, OOPSLA 2014: SplitMix64).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+/// One of four classes, with these shares.
+pub fn class(random: &mut Random, mix: [f64; 4]) -> usize {
+    let dice = random.unit();
+    (0..3).find(|&class| dice < mix[..=class].iter().sum()).unwrap_or(3)
+}
