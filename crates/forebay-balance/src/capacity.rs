@@ -4,7 +4,8 @@ use std::task::Waker;
 use forebay_core::{CapacitySignal, Class, Places, Reservation, Subscription};
 use http::Extensions;
 
-use crate::permit::Counts;
+use crate::core::{Core, now};
+use crate::policy::Claim;
 
 /// The places of a [`Balance`](crate::Balance), to be reserved before an endpoint is chosen.
 ///
@@ -13,8 +14,9 @@ use crate::permit::Counts;
 /// not reserved. It can still be refused if, in between, an endpoint was drained or its `max_concurrency` lowered.
 /// Dropped unused, it gives its place back.
 ///
-/// The places are the sum of `max_concurrency` over the endpoints with a weight; as soon as one of them has no bound,
-/// there are as many as one likes, `u32::MAX` in [`Places`]. There are no pools yet: all classes share the places.
+/// The places of a class are those of the pools of its route: the sum of what each endpoint that takes requests may
+/// have at once, less what others than we have there. As soon as one of them has no bound, there are as many as one
+/// likes, `u32::MAX` in [`Places`].
 ///
 /// Subscribers are woken after the open places have grown (a reservation was dropped, an exchange has ended) or a
 /// setting has changed, outside all locks: a waker may call back, also [`try_reserve`](CapacitySignal::try_reserve).
@@ -22,23 +24,30 @@ use crate::permit::Counts;
 /// reserve and drop in answer to every wake-up would go round for ever.
 #[derive(Debug, Clone)]
 pub struct Capacity {
-    pub(crate) counts: Arc<Counts>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl CapacitySignal for Capacity {
-    /// O(1), under a lock of its own; the allocation is the reservation's.
-    fn try_reserve(&self, _: Class) -> Option<Reservation> {
-        let reserved = self.counts.ledger().picker.reserve();
-        reserved.then(|| Reservation::new(Place { counts: Some(Arc::clone(&self.counts)) }))
+    /// O(pools of the class), under a lock of its own; the allocation is the reservation's.
+    fn try_reserve(&self, class: Class) -> Option<Reservation> {
+        let mut ledger = self.core.ledger();
+        if ledger.picker.due().is_some() {
+            ledger.picker.advance(now());
+        }
+        let claim = ledger.picker.reserve(class)?;
+        drop(ledger);
+        Some(Reservation::new(Place::new(&self.core, claim)))
     }
 
     fn subscribe(&self, waker: &Waker) -> Subscription {
-        let waker = self.counts.wakers.add(waker);
-        Subscription::new(Subscribed { counts: Arc::clone(&self.counts), waker })
+        let waker = self.core.wakers.add(waker);
+        self.core.keep_awake();
+        Subscription::new(Subscribed { core: Arc::clone(&self.core), waker })
     }
 
-    fn places(&self, _: Option<Class>) -> Places {
-        self.counts.ledger().picker.places()
+    /// O(endpoints).
+    fn places(&self, class: Option<Class>) -> Places {
+        self.core.ledger().picker.places(class)
     }
 }
 
@@ -46,41 +55,50 @@ impl CapacitySignal for Capacity {
 #[derive(Debug)]
 pub(crate) struct Place {
     /// `None`: used up by a pick.
-    counts: Option<Arc<Counts>>,
+    core: Option<Arc<Core>>,
+    claim: Claim,
 }
 
 impl Place {
-    /// The place that a request brings along, if it is one of `counts`.
-    pub(crate) fn of(counts: &Arc<Counts>, extensions: &mut Extensions) -> Option<Self> {
+    pub(crate) fn new(core: &Arc<Core>, claim: Claim) -> Self {
+        Self { core: Some(Arc::clone(core)), claim }
+    }
+
+    /// The place that a request brings along, if it is one of `core`.
+    pub(crate) fn of(core: &Arc<Core>, extensions: &mut Extensions) -> Option<Self> {
         let place = extensions.get::<Reservation>()?.redeem::<Self>()?;
-        if place.counts.as_ref().is_some_and(|of| Arc::ptr_eq(of, counts)) {
+        if place.core.as_ref().is_some_and(|of| Arc::ptr_eq(of, core)) {
             return Some(place);
         }
         extensions.insert(Reservation::new(place)); // of a balancer further in
         None
     }
 
+    pub(crate) const fn claim(&self) -> Claim {
+        self.claim
+    }
+
     /// It is used up: the caller takes it off the reserved ones, in the step in which it picks.
     pub(crate) fn use_up(mut self) {
-        self.counts = None;
+        self.core = None;
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(counts) = self.counts.take() {
-            counts.change(|ledger| ledger.picker.unreserve());
+        if let Some(core) = self.core.take() {
+            core.change(|ledger| ledger.picker.unreserve(self.claim));
         }
     }
 }
 
 struct Subscribed {
-    counts: Arc<Counts>,
+    core: Arc<Core>,
     waker: Arc<Waker>,
 }
 
 impl Drop for Subscribed {
     fn drop(&mut self) {
-        self.counts.wakers.remove(&self.waker);
+        self.core.wakers.remove(&self.waker);
     }
 }

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::gpu::GpuTable;
+
 /// The name of an endpoint: for an HTTP endpoint its URL.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(Arc<str>);
@@ -18,6 +20,12 @@ impl EndpointId {
     }
 }
 
+impl std::borrow::Borrow<str> for EndpointId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl fmt::Debug for EndpointId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -30,42 +38,73 @@ impl fmt::Display for EndpointId {
     }
 }
 
+/// The pool of an endpoint that names none, and of a class without a route.
+pub(crate) const DEFAULT_POOL: &str = "default";
+
 /// A backend: a service, its weight and its bounds.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Endpoint<S> {
     pub(crate) id: EndpointId,
     pub(crate) service: S,
-    pub(crate) weight: u16,
+    pub(crate) weight: Option<u16>,
+    pub(crate) gpu: Option<String>,
     pub(crate) max_concurrency: Option<u32>,
+    pub(crate) pool: Arc<str>,
 }
 
 impl<S> Endpoint<S> {
     /// An endpoint of weight 1 that is this service.
     pub fn with_service(id: impl Into<Arc<str>>, service: S) -> Self {
-        Self { id: EndpointId::new(id), service, weight: 1, max_concurrency: None }
+        let (id, pool) = (EndpointId::new(id), DEFAULT_POOL.into());
+        Self { id, service, weight: None, gpu: None, max_concurrency: None, pool }
     }
 
     /// Its share of the work beside the others, 1 to 65535; 0 drains. Default 1.
     pub const fn weight(mut self, weight: u16) -> Self {
-        self.weight = weight;
+        self.weight = Some(weight);
         self
     }
 
-    /// The weight of a GPU: V100 3, T4 2, P4 1, found in names such as `"Tesla V100-SXM2-16GB"`; any other leaves the
-    /// weight as it is.
-    pub fn gpu(self, name: &str) -> Self {
-        const TABLE: [(&str, u16); 3] = [("V100", 3), ("T4", 2), ("P4", 1)];
-        let name = name.to_ascii_uppercase();
-        match TABLE.iter().find(|(gpu, _)| name.contains(gpu)) {
-            Some((_, weight)) => self.weight(*weight),
-            None => self,
-        }
+    /// The GPU that it runs on, such as `"V100"` or `"Tesla V100-SXM2-16GB"`: its weight, unless one is given, is that
+    /// of the [`GpuTable`]; a GPU that is not in the table is a problem that `build` reports.
+    pub fn gpu(mut self, name: impl Into<String>) -> Self {
+        self.gpu = Some(name.into());
+        self
     }
 
     /// The most requests there at once, at least 1. Default: no bound.
     pub const fn max_concurrency(mut self, requests: u32) -> Self {
         self.max_concurrency = Some(requests);
         self
+    }
+
+    /// The pool that it belongs to; one that a route names, or the default, `"default"`.
+    pub fn pool(mut self, pool: impl Into<Arc<str>>) -> Self {
+        self.pool = pool.into();
+        self
+    }
+
+    /// With another service.
+    pub(crate) fn map<T>(self, service: T) -> Endpoint<T> {
+        let Self { id, service: _, weight, gpu, max_concurrency, pool } = self;
+        Endpoint { id, service, weight, gpu, max_concurrency, pool }
+    }
+
+    pub(crate) fn base_weight(&self, table: &GpuTable) -> u16 {
+        let gpu = || self.gpu.as_deref().and_then(|gpu| table.weight(gpu));
+        self.weight.or_else(gpu).unwrap_or(1)
+    }
+
+    pub(crate) fn check(&self, table: &GpuTable, problems: &mut Vec<String>) {
+        if self.max_concurrency == Some(0) {
+            problems.push(format!("endpoint {} max_concurrency is 0: at least 1", self.id));
+        }
+        if let Some(gpu) = &self.gpu
+            && self.weight.is_none()
+            && table.weight(gpu).is_none()
+        {
+            problems.push(format!("endpoint {} gpu {gpu:?} is not in the GPU table: set its weight", self.id));
+        }
     }
 }

@@ -1,12 +1,15 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use forebay_core::{BodyGuard as _, Class, Outcome, Reason};
+use forebay_core::{AffinityKey, BodyGuard as _, Class, Deadline, Outcome, Reason};
 
+use crate::capacity::Place;
 use crate::endpoint::EndpointId;
-use crate::permit::Permit;
-use crate::policy;
+use crate::permit::{Permit, Who};
+use crate::policy::{self, PickReason};
 use crate::service::Shared;
+use crate::wait::Turn;
 
 /// The same balancer for work that is no HTTP request: picks an endpoint and counts what runs there. From
 /// [`Balance::fleet`](crate::Balance::fleet).
@@ -41,25 +44,72 @@ pub struct Pick<S> {
     pub endpoint: EndpointId,
     /// Its place.
     pub permit: Permit,
+    /// Why it was picked.
+    pub reason: PickReason,
+}
+
+/// Who asks for an endpoint. A [`Class`] alone will do.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Ask {
+    /// Its class, which says what pools are open to it. Default P2.
+    pub class: Class,
+    /// What it belongs to: requests of one key go to one endpoint, as long as that has no more than its share.
+    pub affinity: Option<AffinityKey>,
+    /// When the place is of no use any more.
+    pub deadline: Option<Deadline>,
+}
+
+impl From<Class> for Ask {
+    fn from(class: Class) -> Self {
+        Self { class, ..Self::default() }
+    }
+}
+
+impl Ask {
+    /// Sets [`affinity`](Self::affinity).
+    #[must_use]
+    pub const fn affinity(mut self, key: AffinityKey) -> Self {
+        self.affinity = Some(key);
+        self
+    }
+
+    /// Sets [`deadline`](Self::deadline).
+    #[must_use]
+    pub const fn deadline(mut self, deadline: Deadline) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    fn who(&self) -> Who {
+        Who { class: self.class, key: self.affinity.map(|key| key.0), counted: true }
+    }
 }
 
 /// Why nothing was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PickError {
-    /// Every endpoint has the weight 0.
+    /// Every endpoint is drained, down or ejected.
     #[error("no endpoint may be picked")]
     NoEndpoint,
     /// Every endpoint is full, or what it has free is reserved.
     #[error("every endpoint is full")]
-    AtCapacity,
+    AtCapacity {
+        /// When it may be worth while to come again.
+        retry_after: Duration,
+    },
+    /// Its deadline has passed.
+    #[error("the deadline has passed")]
+    DeadlineExceeded,
 }
 
 impl From<PickError> for Reason {
     fn from(error: PickError) -> Self {
         match error {
             PickError::NoEndpoint => Self::NoEndpoint,
-            PickError::AtCapacity => Self::AtCapacity,
+            PickError::AtCapacity { .. } => Self::AtCapacity,
+            PickError::DeadlineExceeded => Self::DeadlineExceeded,
         }
     }
 }
@@ -72,7 +122,7 @@ impl<S> Clone for Fleet<S> {
 
 impl<S> fmt::Debug for Fleet<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fleet").field("endpoints", &self.shared.ids).finish_non_exhaustive()
+        f.debug_struct("Fleet").field("pools", &self.shared.core.pools).finish_non_exhaustive()
     }
 }
 
@@ -81,18 +131,65 @@ impl<S: Clone> Fleet<S> {
         Self { shared }
     }
 
-    /// Picks the endpoint with the least work for its power. O(log endpoints).
+    /// Picks the endpoint with the least work for its power, at once. O(log endpoints).
     ///
     /// # Errors
     ///
-    /// All are full or drained.
-    pub fn pick(&self, class: Class) -> Result<Pick<S>, PickError> {
-        let permit = Permit::pick(&self.shared.counts, None, Some(class)).map_err(|error| match error {
+    /// All are full, or none takes requests.
+    pub fn pick(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
+        let ask = ask.into();
+        self.take(None, &ask).map_err(|error| self.refusal(error))
+    }
+
+    /// As [`pick`](Self::pick), but waits for a place, in the order of coming, where
+    /// [`on_full`](crate::BalanceBuilder::on_full) says so.
+    ///
+    /// # Errors
+    ///
+    /// As `pick`; also if too many wait, or it waited too long.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it leaves the queue, and a place that it was given goes to the next.
+    pub async fn wait(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
+        let ask = ask.into();
+        let mut refused = match self.take(None, &ask) {
+            Ok(pick) => return Ok(pick),
+            Err(error) => error,
+        };
+        let mut redeemer = false;
+        while refused == policy::PickError::AtCapacity {
+            let Some(turn) = Turn::new(&self.shared.core, ask.class, true, ask.deadline, redeemer) else { break };
+            let place = match turn.await {
+                Ok(place) => place,
+                Err(Reason::DeadlineExceeded) => return Err(PickError::DeadlineExceeded),
+                Err(_) => break,
+            };
+            match self.take(Some(place), &ask) {
+                Ok(pick) => return Ok(pick),
+                Err(error) => (refused, redeemer) = (error, true),
+            }
+        }
+        Err(self.refusal(refused))
+    }
+
+    fn take(&self, place: Option<Place>, ask: &Ask) -> Result<Pick<S>, policy::PickError> {
+        let permit = Permit::pick(&self.shared.core, place, ask.who())?;
+        let reason = permit.reason();
+        match self.shared.members.get(permit.index()) {
+            Some((endpoint, service)) => Ok(Pick { service, endpoint, permit, reason }),
+            None => self.take(None, ask), // it was removed since it was picked, and is not picked again
+        }
+    }
+
+    fn refusal(&self, error: policy::PickError) -> PickError {
+        match error {
             policy::PickError::NoEndpoint => PickError::NoEndpoint,
-            policy::PickError::AtCapacity => PickError::AtCapacity,
-        })?;
-        let index = permit.index();
-        Ok(Pick { service: self.shared.services[index].clone(), endpoint: self.shared.ids[index].clone(), permit })
+            policy::PickError::AtCapacity => {
+                let ledger = self.shared.core.ledger();
+                PickError::AtCapacity { retry_after: ledger.releases.retry_after(ledger.waiting.len()) }
+            }
+        }
     }
 }
 
@@ -117,7 +214,7 @@ mod tests {
         let (fleet, handle) = (balance.fleet(), balance.handle());
         let picks: Vec<_> = (0..3).map(|_| fleet.pick(Class::P0).expect("a place")).collect();
         assert_eq!(picks.iter().map(|pick| pick.service).collect::<String>(), "aba");
-        assert_eq!(fleet.pick(Class::P0).expect_err("full"), PickError::AtCapacity);
+        assert!(matches!(fleet.pick(Class::P0).expect_err("full"), PickError::AtCapacity { .. }));
         let mut picks = picks.into_iter();
         picks.next().expect("three").finish(Outcome::Success);
         picks.next().expect("three").finish(Outcome::Overload);

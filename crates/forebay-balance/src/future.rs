@@ -5,10 +5,9 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_core::{Class, Counted, Deadline, Guarded, Reason, Rejection, ResBody};
+use forebay_core::{AffinityKey, Class, Counted, Deadline, Guarded, Reason, Rejection, ResBody};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -17,10 +16,11 @@ use tower_service::Service;
 
 use crate::capacity::Place;
 use crate::endpoint::EndpointId;
-use crate::permit::Permit;
-use crate::policy::PickError;
+use crate::permit::{Permit, Who};
+use crate::policy::{PickError, PickReason};
 use crate::redial::RedialPolicy;
 use crate::service::{BalanceBody, Shared};
+use crate::wait::Turn;
 
 /// How often a request that never left may be sent to yet another endpoint.
 const REDIALS: usize = 2;
@@ -31,12 +31,17 @@ const REDIALS: usize = 2;
 pub struct Picked {
     /// The endpoint.
     pub endpoint: EndpointId,
+    /// Its pool.
+    pub pool: Arc<str>,
+    /// Why it was picked.
+    pub reason: PickReason,
     /// How many endpoints were tried, at least 1.
     pub tries: u32,
 }
 
 pin_project! {
-    /// The future of a [`Balance`](crate::Balance): its place is taken from the start, and goes when it is dropped.
+    /// The future of a [`Balance`](crate::Balance): its place is taken from the start if there is one, and goes when it
+    /// is dropped.
     pub struct ResponseFuture<S, R, B>
     where
         S: Service<Request<B>>,
@@ -46,12 +51,13 @@ pin_project! {
         step: Step<S::Future>,
         shared: Arc<Shared<S>>,
         request: Option<Request<B>>,
-        class: Option<Class>,
+        who: Who,
         permit: Option<Permit>,
         tried: Vec<usize>,
-        // Boxed, as most requests have neither.
+        // Boxed, as most requests have none of these.
         deadline: Option<Pin<Box<Sleep>>>,
         unready: Option<Pin<Box<Sleep>>>,
+        endpoint: Option<EndpointId>,
         service: Option<S>,
         redial: PhantomData<fn() -> R>,
     }
@@ -61,6 +67,7 @@ pin_project! {
     #[project = StepProj]
     enum Step<F> {
         Refused { reason: Reason },
+        Waiting { turn: Box<Turn> },
         Readying,
         Running { #[pin] future: F },
         Done,
@@ -75,31 +82,54 @@ impl<S: Service<Request<B>>, R, B> std::fmt::Debug for ResponseFuture<S, R, B> {
 
 impl<S: Service<Request<B>> + Clone, R, B> ResponseFuture<S, R, B> {
     pub(crate) fn new(shared: Arc<Shared<S>>, mut request: Request<B>) -> Self {
-        let reserved = Place::of(&shared.counts, request.extensions_mut());
+        let reserved = Place::of(&shared.core, request.extensions_mut());
+        let redeemer = reserved.is_some();
         let extensions = request.extensions();
-        let counted = extensions.get::<Counted>().is_some();
-        let class = (!counted).then(|| extensions.get::<Class>().copied().unwrap_or_default());
+        let who = Who {
+            class: extensions.get::<Class>().copied().unwrap_or_default(),
+            key: extensions.get::<AffinityKey>().map(|key| key.0),
+            counted: extensions.get::<Counted>().is_none(),
+        };
         let deadline = extensions.get::<Deadline>().copied();
-        if let Some(class) = class {
-            shared.counts.ledger().demand[class].offered += 1;
+        if who.counted {
+            shared.core.ledger().demand[who.class].offered += 1;
         }
+        let picked = Permit::pick(&shared.core, reserved, who);
         let mut future = Self {
             shared,
             request: Some(request),
-            class,
+            who,
             permit: None,
             tried: Vec::new(),
             deadline: deadline.map(|deadline| Box::pin(sleep_until(Instant::from_std(deadline.instant())))),
             unready: None,
+            endpoint: None,
             service: None,
             step: Step::Readying,
             redial: PhantomData,
         };
-        match Permit::pick(&future.shared.counts, reserved, class) {
-            Ok(permit) => bind(&future.shared, permit, &mut future.permit, &mut future.service),
-            Err(error) => future.step = Step::Refused { reason: error.into() },
+        match picked {
+            Ok(permit) => bind(&future.shared, permit, &mut future.permit, &mut future.endpoint, &mut future.service),
+            Err(error) => future.step = refused_or_waiting(&future.shared, error, who, deadline, redeemer),
         }
         future
+    }
+}
+
+fn refused_or_waiting<S, F>(
+    shared: &Shared<S>,
+    error: PickError,
+    who: Who,
+    deadline: Option<Deadline>,
+    redeemer: bool,
+) -> Step<F> {
+    let turn = match error {
+        PickError::NoEndpoint => None,
+        PickError::AtCapacity => Turn::new(&shared.core, who.class, who.counted, deadline, redeemer),
+    };
+    match turn {
+        Some(turn) => Step::Waiting { turn: Box::new(turn) },
+        None => Step::Refused { reason: error.into() },
     }
 }
 
@@ -112,10 +142,16 @@ impl From<PickError> for Reason {
     }
 }
 
-/// Keeps the place and a clone of its service.
-fn bind<S: Clone>(shared: &Shared<S>, place: Permit, permit: &mut Option<Permit>, service: &mut Option<S>) {
+/// Keeps the place and a clone of its service; none, if the endpoint was removed since.
+fn bind<S: Clone>(
+    shared: &Shared<S>,
+    place: Permit,
+    permit: &mut Option<Permit>,
+    endpoint: &mut Option<EndpointId>,
+    service: &mut Option<S>,
+) {
     let place = permit.insert(place);
-    *service = Some(shared.services[place.index()].clone()); // outside the lock: a foreign Clone
+    (*endpoint, *service) = shared.members.get(place.index()).unzip();
 }
 
 impl<S, R, B, RB> Future for ResponseFuture<S, R, B>
@@ -138,13 +174,35 @@ where
                 break Reason::DeadlineExceeded; // the inner future goes with the step, below
             }
             match this.step.as_mut().project() {
+                StepProj::Waiting { turn } => {
+                    let place = match ready!(Pin::new(&mut **turn).poll(cx)) {
+                        Ok(place) => place,
+                        Err(reason) => break reason,
+                    };
+                    // Waiting => Readying, or Waiting at the front if the place is not there any more.
+                    match Permit::pick(&this.shared.core, Some(place), *this.who) {
+                        Ok(permit) => {
+                            bind(this.shared, permit, this.permit, this.endpoint, this.service);
+                            this.step.set(Step::Readying);
+                        }
+                        Err(error) => {
+                            let deadline = this.deadline.as_ref().map(|at| Deadline::at(at.deadline().into_std()));
+                            let next = refused_or_waiting(this.shared, error, *this.who, deadline, true);
+                            this.step.set(next);
+                        }
+                    }
+                }
                 StepProj::Readying => {
-                    let service = this.service.as_mut().expect("held while readying");
-                    match service.poll_ready(cx) {
+                    let ready = match this.service {
+                        Some(service) => service.poll_ready(cx),
+                        None => Poll::Pending, // it was removed after its pick
+                    };
+                    match ready {
                         Poll::Ready(Ok(())) => {
                             let request = this.request.take().expect("taken by a call only");
                             *this.unready = None;
                             // Readying => Running: the very instance that was polled ready.
+                            let service = this.service.as_mut().expect("it was polled ready");
                             let future = service.call(request);
                             this.step.set(Step::Running { future });
                         }
@@ -156,19 +214,24 @@ where
                             return Poll::Ready(Err(error));
                         }
                         Poll::Pending => {
-                            let timeout = this.shared.ready_timeout;
-                            let unready = this.unready.get_or_insert_with(|| Box::pin(sleep(timeout)));
-                            ready!(unready.as_mut().poll(cx));
-                            // Readying => Readying elsewhere, or Refused: it never left.
-                            *this.unready = None;
                             let mut permit = this.permit.take().expect("held until the end");
-                            permit.fail();
+                            if this.service.is_some() {
+                                let timeout = this.shared.ready_timeout;
+                                let unready = this.unready.get_or_insert_with(|| Box::pin(sleep(timeout)));
+                                if unready.as_mut().poll(cx).is_pending() {
+                                    *this.permit = Some(permit);
+                                    return Poll::Pending;
+                                }
+                                *this.unready = None;
+                                permit.fail();
+                            }
+                            // Readying => Readying elsewhere, or Refused: it never left.
                             this.tried.push(permit.index());
                             if this.tried.len() > REDIALS {
                                 break Reason::NoEndpoint;
                             }
                             match permit.elsewhere(this.tried) {
-                                Ok(permit) => bind(this.shared, permit, this.permit, this.service),
+                                Ok(permit) => bind(this.shared, permit, this.permit, this.endpoint, this.service),
                                 Err(error) => break error.into(),
                             }
                         }
@@ -177,12 +240,17 @@ where
                 StepProj::Running { future } => match ready!(future.poll(cx)) {
                     Ok(response) => {
                         let mut permit = this.permit.take().expect("held until the end");
-                        permit.head(response.status());
-                        let endpoint = this.shared.ids[permit.index()].clone();
-                        let tries = this.tried.len() as u32 + 1;
+                        let outcome = (this.shared.classify)(response.status(), response.headers());
+                        permit.head(response.status(), response.headers(), outcome);
+                        let picked = Picked {
+                            endpoint: this.endpoint.take().expect("held with the service"),
+                            pool: Arc::clone(permit.pool()),
+                            reason: permit.reason(),
+                            tries: this.tried.len() as u32 + 1,
+                        };
                         this.step.set(Step::Done);
                         let mut response = response.map(|body| ResBody::passed(Guarded::new(body, permit)));
-                        response.extensions_mut().insert(Picked { endpoint, tries });
+                        response.extensions_mut().insert(picked);
                         return Poll::Ready(Ok(response));
                     }
                     Err(mut error) => {
@@ -196,7 +264,7 @@ where
                         if let Some(request) = again
                             && let Ok(permit) = permit.elsewhere(this.tried)
                         {
-                            bind(this.shared, permit, this.permit, this.service);
+                            bind(this.shared, permit, this.permit, this.endpoint, this.service);
                             *this.request = Some(request);
                             this.step.set(Step::Readying);
                             continue;
@@ -209,11 +277,15 @@ where
         };
         this.step.set(Step::Done);
         *this.permit = None;
-        if let Some(class) = this.class {
-            this.shared.counts.ledger().demand[*class].shed += 1;
+        let who = *this.who;
+        let mut ledger = this.shared.core.ledger();
+        if who.counted {
+            ledger.demand[who.class].shed += 1;
         }
-        let mut rejection = Rejection::new(refused).retry_after(Duration::from_secs(1));
-        rejection.class = *this.class;
+        let retry_after = ledger.releases.retry_after(ledger.waiting.len());
+        drop(ledger);
+        let mut rejection = Rejection::new(refused).retry_after(retry_after);
+        rejection.class = who.counted.then_some(who.class);
         Poll::Ready(Ok(rejection.into_response().map(ResBody::answer)))
     }
 }

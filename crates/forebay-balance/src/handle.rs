@@ -1,31 +1,51 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use forebay_core::{Demand, DemandSource, Outcome, ReplicaState};
+use forebay_core::{Demand, DemandSource, Outcome, Places, ReplicaState};
 
 use crate::capacity::Capacity;
+use crate::core::{Core, Ledger, now};
 use crate::endpoint::EndpointId;
-use crate::permit::Counts;
-use crate::policy::Slot;
+use crate::policy::{Check, EndpointState, New};
+
+/// What a handle can do with a balancer, whatever its services are.
+pub(crate) trait Control: Send + Sync {
+    fn core(&self) -> &Arc<Core>;
+    fn remove(&self, id: &str) -> bool;
+}
 
 /// Watches and changes a running [`Balance`](crate::Balance).
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BalanceHandle {
-    pub(crate) counts: Arc<Counts>,
-    pub(crate) ids: Arc<[EndpointId]>,
+    control: Arc<dyn Control>,
+}
+
+impl std::fmt::Debug for BalanceHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BalanceHandle").field("pools", &self.core().pools).finish_non_exhaustive()
+    }
 }
 
 /// An endpoint at one instant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct EndpointSnapshot {
     /// Its name.
     pub id: EndpointId,
-    /// Its weight, 0 to 65535; 0: it drains.
+    /// Its pool.
+    pub pool: Arc<str>,
+    /// Why it gets requests or not.
+    pub state: EndpointState,
+    /// Its weight as it was set, 0 to 65535; 0: it drains.
     pub weight: u16,
+    /// The weight in use: with slow start and what probes say.
+    pub effective_weight: f64,
     /// The most requests there at once; `None`: no bound.
     pub max_concurrency: Option<u32>,
     /// Requests there now, to the end of their bodies.
     pub in_flight: u32,
+    /// What it is taken to have to do, in requests: ours, others', and fast failures that weigh on.
+    pub load: f64,
     /// Requests it was picked for since the start.
     pub picks: u64,
     /// Exchanges that ended well.
@@ -38,65 +58,163 @@ pub struct EndpointSnapshot {
     pub cancelled: u64,
 }
 
+/// A pool at one instant.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct PoolSnapshot {
+    /// Its name.
+    pub pool: Arc<str>,
+    /// The part of its weight that is healthy, 0 to 1; 1 if it has no endpoint.
+    pub available: f64,
+    /// Whether health is ignored there, as too little is left.
+    pub panic: bool,
+    /// Places that are open; `None`: any number.
+    pub open: Option<u64>,
+}
+
 impl BalanceHandle {
-    /// The endpoints now, in the order of the list.
+    pub(crate) const fn new(control: Arc<dyn Control>) -> Self {
+        Self { control }
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        self.control.core()
+    }
+
+    /// The endpoints now, in the order in which they came; those that are being removed are left out.
     #[must_use]
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
-        let ledger = self.counts.ledger();
-        let (slots, outcomes) = (ledger.picker.slots().to_vec(), ledger.outcomes.clone());
+        let mut ledger = self.core().ledger();
+        ledger.picker.advance(now());
+        let known = ledger.ids.iter().enumerate().filter_map(|(index, id)| Some((index, id.clone()?)));
+        let slots: Vec<_> = known.map(|(index, id)| (id, ledger.picker.slot(index).clone())).collect();
         drop(ledger);
-        let of = |index: usize, outcome: Outcome| outcomes[index][outcome as usize];
-        let snapshot = |(index, slot): (usize, Slot)| EndpointSnapshot {
-            id: self.ids[index].clone(),
-            weight: slot.weight,
-            max_concurrency: slot.max_concurrency,
-            in_flight: slot.in_flight,
-            picks: slot.picks,
-            success: of(index, Outcome::Success),
-            overload: of(index, Outcome::Overload),
-            error: of(index, Outcome::Error),
-            cancelled: of(index, Outcome::Cancelled),
+        let staying = slots.into_iter().filter(|(_, slot)| !slot.removed);
+        let snapshot = |(id, slot): (EndpointId, crate::policy::Slot)| {
+            let of = |outcome: Outcome| slot.outcomes[outcome as usize];
+            EndpointSnapshot {
+                id,
+                pool: Arc::clone(&self.core().pools[slot.pool]),
+                state: slot.state(),
+                weight: slot.base,
+                effective_weight: f64::from(slot.weight) / 256.0,
+                max_concurrency: slot.max_concurrency,
+                in_flight: slot.own,
+                load: slot.load_units() as f64 / 256.0,
+                picks: slot.picks,
+                success: of(Outcome::Success),
+                overload: of(Outcome::Overload),
+                error: of(Outcome::Error),
+                cancelled: of(Outcome::Cancelled),
+            }
         };
-        slots.into_iter().enumerate().map(snapshot).collect()
+        staying.map(snapshot).collect()
+    }
+
+    /// The pools now.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolSnapshot> {
+        let ledger = self.core().ledger();
+        let pools = ledger.picker.pools().iter().zip(&self.core().pools);
+        let snapshot = |(pool, name): (&crate::policy::Pool, &Arc<str>)| PoolSnapshot {
+            pool: Arc::clone(name),
+            available: if pool.known == 0 { 1.0 } else { pool.healthy as f64 / pool.known as f64 },
+            panic: pool.panic,
+            open: pool.is_bounded().then(|| pool.open()),
+        };
+        pools.map(snapshot).collect()
+    }
+
+    /// The places of all pools together.
+    #[must_use]
+    pub fn places(&self) -> Places {
+        self.core().ledger().picker.places(None)
     }
 
     /// Changes a weight from the next pick on; 0 drains: no new requests, those there go on. False: no such endpoint.
     pub fn set_weight(&self, id: &str, weight: u16) -> bool {
-        self.change(id, |slot| slot.weight = weight)
+        self.update(id, |new| new.weight = weight)
     }
 
     /// Changes the most requests there at once, from the next pick on; `None`: no bound, `Some(0)`: full until raised.
     /// Those there go on, also when they are more. False: no such endpoint.
     pub fn set_max_concurrency(&self, id: &str, requests: Option<u32>) -> bool {
-        self.change(id, |slot| slot.max_concurrency = requests)
+        self.update(id, |new| new.max_concurrency = requests)
     }
 
-    fn change(&self, id: &str, change: impl FnOnce(&mut Slot)) -> bool {
-        let Some(index) = self.ids.iter().position(|known| known.as_str() == id) else { return false };
-        self.counts.ledger().picker.change(index, change);
-        self.counts.wakers.wake(); // always: who follows the places wants to know of fewer, too
-        true
+    /// Drains an endpoint: no new requests, those there go on. As a weight of 0. False: no such endpoint.
+    pub fn drain(&self, id: &str) -> bool {
+        self.set_weight(id, 0)
+    }
+
+    /// Drains all endpoints.
+    pub fn drain_all(&self) {
+        for endpoint in self.snapshot() {
+            self.drain(endpoint.id.as_str());
+        }
+    }
+
+    /// Removes an endpoint: no new requests, and it is gone when those there are over. False: no such endpoint.
+    pub fn remove(&self, id: &str) -> bool {
+        self.control.remove(id)
+    }
+
+    /// Leaves an endpoint out for `time`, or until it is [cleared](Self::clear). False: no such endpoint.
+    pub fn eject(&self, id: &str, time: impl Into<Option<Duration>>) -> bool {
+        let time = time.into();
+        self.change(id, |ledger, index| ledger.picker.eject(index, time, now()))
+    }
+
+    /// Brings an endpoint back: out of ejection, and with all forgotten that its answers and its rules said, a GPU fault
+    /// among them. Health checks go on. False: no such endpoint.
+    pub fn clear(&self, id: &str) -> bool {
+        self.change(id, |ledger, index| ledger.picker.clear(index, now()))
+    }
+
+    fn update(&self, id: &str, update: impl FnOnce(&mut New)) -> bool {
+        self.change(id, |ledger, index| {
+            let mut new = ledger.picker.slot(index).as_new();
+            update(&mut new);
+            ledger.picker.update(index, new, now());
+        })
+    }
+
+    fn change(&self, id: &str, change: impl FnOnce(&mut Ledger, usize)) -> bool {
+        let found = self.core().change(|ledger| {
+            let index = ledger.index_of(id).filter(|index| !ledger.picker.slot(*index).removed)?;
+            change(ledger, index);
+            ledger.picker.look_again(); // always: who follows the places wants to know of fewer, too
+            Some(())
+        });
+        found.is_some()
     }
 
     /// Its places, for a layer further out to reserve: priority, in front of it.
     #[must_use]
     pub fn capacity(&self) -> Capacity {
-        Capacity { counts: Arc::clone(&self.counts) }
+        Capacity { core: Arc::clone(self.core()) }
     }
 
-    /// The backends of a pool, as the autoscaler reads them: there is one, `"default"`; any other is unknown.
+    /// The backends of a pool, as the autoscaler reads them; `None`: there is no such pool.
     #[must_use]
     pub fn replicas(&self, pool: &str) -> Option<ReplicaState> {
-        let ledger = self.counts.ledger();
-        let picker = &ledger.picker;
-        let ready = picker.slots().iter().filter(|slot| slot.weight > 0).count() as u32;
-        (pool == "default").then_some(ReplicaState { ready, starting: 0, current: picker.slots().len() as u32 })
+        let pool = self.core().pools.iter().position(|name| &**name == pool)?;
+        let ledger = self.core().ledger();
+        let mut replicas = ReplicaState::default();
+        for slot in ledger.ids.iter().enumerate().filter(|(_, id)| id.is_some()).map(|(i, _)| ledger.picker.slot(i)) {
+            if slot.pool == pool && !slot.removed {
+                replicas.current += 1;
+                replicas.ready += u32::from(slot.healthy());
+                replicas.starting += u32::from(slot.check() == Check::New);
+            }
+        }
+        Some(replicas)
     }
 }
 
 impl DemandSource for BalanceHandle {
     /// By class; requests that bear `Counted` are left out, as priority counts them.
     fn demand(&self) -> Demand {
-        self.counts.ledger().demand
+        self.core().ledger().demand
     }
 }

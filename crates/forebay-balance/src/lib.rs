@@ -105,27 +105,38 @@
 //! a reservation that finds no place is refused at once: none waits here. A place reserved is kept for as long as its
 //! holder likes, and is not kept if an endpoint is drained or its bound lowered.
 
+mod alarm;
+mod builder;
 mod capacity;
 #[cfg(feature = "client")]
 pub mod client;
+mod core;
 mod endpoint;
 mod fleet;
 pub mod future;
+mod gpu;
 mod handle;
+mod members;
 mod permit;
 mod policy;
 pub mod probe;
+mod rate;
 mod redial;
 mod service;
+mod wait;
 mod wakers;
 
+pub use builder::BalanceBuilder;
 pub use capacity::Capacity;
 #[cfg(feature = "client")]
 pub use client::{HttpBalance, HttpEndpoint};
 pub use endpoint::{Endpoint, EndpointId};
-pub use fleet::{Fleet, Pick, PickError};
+pub use fleet::{Ask, Fleet, Pick, PickError};
 pub use future::Picked;
-pub use handle::{BalanceHandle, EndpointSnapshot};
+pub use gpu::GpuTable;
+pub use handle::{BalanceHandle, EndpointSnapshot, PoolSnapshot};
 pub use permit::Permit;
-pub use redial::{NoRedial, Redial, RedialPolicy, Undispatched};
-pub use service::{Balance, BalanceBody, BalanceBuilder};
+pub use policy::{EndpointState, Offset, Outlier, PickReason, Policy, SlowStart};
+pub use redial::{NoRedial, Redial, RedialMode, RedialPolicy, Undispatched};
+pub use service::{Balance, BalanceBody};
+pub use wait::OnFull;

@@ -1,105 +1,116 @@
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use forebay_core::{BodyGuard, Class, Demand, Outcome};
-use http::StatusCode;
+use forebay_core::{BodyGuard, Class, Outcome};
+use http::{HeaderMap, StatusCode, header};
 
 use crate::capacity::Place;
-use crate::policy::{Claim, PickError, Picker};
-use crate::wakers::Wakers;
+use crate::core::{Core, now};
+use crate::policy::{self, Ended, PickError, PickReason};
 
-/// What is counted: the picker's places, outcomes by endpoint, demand by class. Nothing in it depends on the service.
-#[derive(Debug)]
-pub(crate) struct Counts {
-    ledger: Mutex<Ledger>,
-    pub(crate) wakers: Wakers,
-}
-
-/// What is behind the one lock, as it changes together.
-#[derive(Debug)]
-pub(crate) struct Ledger {
-    pub(crate) picker: Picker,
-    /// By endpoint and [`Outcome`].
-    pub(crate) outcomes: Vec<[u64; 4]>,
-    pub(crate) demand: Demand,
-}
-
-impl Counts {
-    pub(crate) fn new(picker: Picker) -> Self {
-        let outcomes = vec![[0; 4]; picker.slots().len()];
-        let ledger = Ledger { picker, outcomes, demand: Demand::default() };
-        Self { ledger: Mutex::new(ledger), wakers: Wakers::default() }
-    }
-
-    /// Only our own code runs under this lock, so a poisoned one is whole all the same.
-    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Changes the places, and then, outside the lock, wakes the subscribers if more are open than before.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Ledger) -> T) -> T {
-        let mut ledger = self.ledger();
-        let before = ledger.picker.open();
-        let result = change(&mut ledger);
-        let more = ledger.picker.open() > before;
-        drop(ledger);
-        if more {
-            self.wakers.wake();
-        }
-        result
-    }
-}
+/// How long an endpoint that answers 429 without `Retry-After` and has nothing to do is left alone.
+const QUOTA_PAUSE: Duration = Duration::from_secs(1);
 
 /// A place at an endpoint, from the pick to the end of the response body. Dropped unfinished it counts as cancelled.
 #[derive(Debug)]
 pub struct Permit {
-    counts: Arc<Counts>,
-    index: usize,
+    core: Arc<Core>,
+    picked: policy::Picked,
+    started: Instant,
     /// What is known so far; the worst of head and body stands.
     outcome: Outcome,
     failed: bool,
-    /// The class, unless it was counted further out.
-    class: Option<Class>,
+    pause: Option<Duration>,
+    /// The class that it is counted as, unless it was counted further out.
+    counted: Option<Class>,
+    class: Class,
+}
+
+/// For whom a place is taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who {
+    pub(crate) class: Class,
+    pub(crate) key: Option<u64>,
+    /// Whether it is counted here.
+    pub(crate) counted: bool,
 }
 
 impl Permit {
     /// Takes a place: by right of one that was reserved, or one that nobody has reserved.
-    pub(crate) fn pick(counts: &Arc<Counts>, reserved: Option<Place>, class: Option<Class>) -> Result<Self, PickError> {
-        let claim = if reserved.is_some() { Claim::Reserved } else { Claim::Open };
-        // Nobody is to be woken: a pick opens no place, and one by reservation fails only if there is none at all.
-        let mut ledger = counts.ledger();
-        let picked = ledger.picker.pick(claim, &[]);
-        if let Some(class) = class.filter(|_| picked.is_ok()) {
-            ledger.demand[class].in_flight += 1;
-        }
-        drop(ledger);
-        if let Some(place) = reserved {
-            place.use_up();
-        }
-        let index = picked?;
-        Ok(Self { counts: Arc::clone(counts), index, outcome: Outcome::Cancelled, failed: false, class })
+    pub(crate) fn pick(core: &Arc<Core>, reserved: Option<Place>, who: Who) -> Result<Self, PickError> {
+        let started = now();
+        let ask = policy::Ask { class: who.class, claim: reserved.as_ref().map(Place::claim), key: who.key };
+        let pick = |ledger: &mut crate::core::Ledger| {
+            let picked = ledger.picker.pick(ask, &[], started);
+            if who.counted && picked.is_ok() {
+                ledger.demand[who.class].in_flight += 1;
+            }
+            picked
+        };
+        let picked = match reserved {
+            // Nobody is to be woken: such a pick opens no place, unless time did.
+            None => {
+                let mut ledger = core.ledger();
+                let picked = pick(&mut ledger);
+                let opened = ledger.picker.has_opened();
+                drop(ledger);
+                if opened {
+                    core.change(|_| ());
+                }
+                picked
+            }
+            Some(place) => {
+                place.use_up();
+                core.change(pick)
+            }
+        }?;
+        let core = Arc::clone(core);
+        let counted = who.counted.then_some(who.class);
+        let (outcome, class) = (Outcome::Cancelled, who.class);
+        Ok(Self { core, picked, started, outcome, failed: false, pause: None, counted, class })
     }
 
     /// Moves to another endpoint than those tried, as one exchange that goes on: it was sent to this one in vain.
     pub(crate) fn elsewhere(mut self, tried: &[usize]) -> Result<Self, PickError> {
-        self.index = self.counts.change(|ledger| {
-            let index = ledger.picker.shift(self.index, tried)?;
-            ledger.outcomes[self.index][self.outcome as usize] += 1;
-            Ok(index)
+        let now = now();
+        self.picked = self.core.change(|ledger| {
+            let picked = ledger.picker.shift(&self.picked, self.class, tried, now)?;
+            ledger.picker.learn(&self.picked, &self.ended(), now);
+            Ok(picked)
         })?;
-        self.outcome = Outcome::Cancelled;
+        (self.started, self.outcome) = (now, Outcome::Cancelled);
         Ok(self)
     }
 
     pub(crate) const fn index(&self) -> usize {
-        self.index
+        self.picked.index
+    }
+
+    pub(crate) const fn reason(&self) -> PickReason {
+        self.picked.reason
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<str> {
+        &self.core.pools[self.picked.claim.pool]
+    }
+
+    const fn ended(&self) -> Ended {
+        Ended { outcome: self.outcome, started: self.started, pause: self.pause }
     }
 
     /// The head is here; if it is a failure, that stands.
-    pub(crate) fn head(&mut self, status: StatusCode) {
-        let outcome = Outcome::of_status(status);
-        if outcome != Outcome::Success {
-            self.outcome = outcome;
-            self.failed = true;
+    pub(crate) fn head(&mut self, status: StatusCode, headers: &HeaderMap, outcome: Outcome) {
+        match outcome {
+            Outcome::Success if self.picked.trial => {
+                self.core.change(|ledger| ledger.picker.head_of_trial(&self.picked, now()));
+            }
+            Outcome::Success => {}
+            _ => (self.outcome, self.failed) = (outcome, true),
+        }
+        if outcome == Outcome::Overload {
+            let asked = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+            let quota = (status == StatusCode::TOO_MANY_REQUESTS).then_some(QUOTA_PAUSE);
+            self.pause = asked.map(Duration::from_secs).or(quota);
         }
     }
 
@@ -119,13 +130,20 @@ impl BodyGuard for Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.counts.change(|ledger| {
-            ledger.outcomes[self.index][self.outcome as usize] += 1;
-            if let Some(class) = self.class {
-                ledger.demand[class].in_flight -= 1;
-                ledger.demand[class].done += u64::from(self.outcome != Outcome::Cancelled);
+        // A cancelled exchange tells nothing, so its end needs no clock, unless it was a trial.
+        let silent = self.outcome == Outcome::Cancelled && !self.picked.trial;
+        let now = if silent { self.started } else { now() };
+        let ended = self.ended();
+        self.core.change(|ledger| {
+            if let Some(class) = self.counted {
+                let demand = &mut ledger.demand[class];
+                demand.in_flight -= 1;
+                demand.done += u64::from(ended.outcome != Outcome::Cancelled);
             }
-            ledger.picker.release(self.index);
+            if ended.outcome != Outcome::Cancelled {
+                ledger.releases.event(now);
+            }
+            ledger.picker.release(&self.picked, &ended, now);
         });
     }
 }

@@ -29,3 +29,16 @@ impl<E: Undispatched<Req>, Req> RedialPolicy<E, Req> for Redial {
         error.take_request()
     }
 }
+
+/// Which of the two it is: [`NoRedial`] or [`Redial`].
+pub trait RedialMode: Default + sealed::Sealed {}
+
+impl RedialMode for NoRedial {}
+impl RedialMode for Redial {}
+
+mod sealed {
+    #[allow(unnameable_types)] // that is the point
+    pub trait Sealed {}
+    impl Sealed for super::NoRedial {}
+    impl Sealed for super::Redial {}
+}

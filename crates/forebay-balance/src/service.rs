@@ -1,3 +1,4 @@
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,13 +10,15 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use crate::endpoint::{Endpoint, EndpointId};
+use crate::builder::{BalanceBuilder, Classify};
+use crate::core::Core;
+use crate::endpoint::Endpoint;
 use crate::fleet::Fleet;
 use crate::future::ResponseFuture;
-use crate::handle::BalanceHandle;
-use crate::permit::{Counts, Permit};
-use crate::policy::Picker;
-use crate::redial::{NoRedial, RedialPolicy};
+use crate::handle::{BalanceHandle, Control};
+use crate::members::Members;
+use crate::permit::Permit;
+use crate::redial::{NoRedial, RedialMode, RedialPolicy};
 
 /// The response body: a refusal, or the endpoint's body, which holds its [`Permit`] until it ends.
 pub type BalanceBody<R> = ResBody<Guarded<R, Permit>>;
@@ -27,10 +30,20 @@ pub struct Balance<S, R = NoRedial> {
 }
 
 pub(crate) struct Shared<S> {
-    pub(crate) services: Vec<S>,
-    pub(crate) ids: Arc<[EndpointId]>,
-    pub(crate) counts: Arc<Counts>,
+    pub(crate) members: Members<S>,
+    pub(crate) core: Arc<Core>,
     pub(crate) ready_timeout: Duration,
+    pub(crate) classify: Classify,
+}
+
+impl<S: Send + Sync> Control for Shared<S> {
+    fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn remove(&self, id: &str) -> bool {
+        self.members.remove(&self.core, id)
+    }
 }
 
 impl<S, R> Clone for Balance<S, R> {
@@ -39,23 +52,30 @@ impl<S, R> Clone for Balance<S, R> {
     }
 }
 
-impl<S, R> std::fmt::Debug for Balance<S, R> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Balance").field("endpoints", &self.shared.ids).finish_non_exhaustive()
+impl<S, R> fmt::Debug for Balance<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<_> = self.shared.members.all().into_iter().map(|(_, node)| node.id.clone()).collect();
+        f.debug_struct("Balance").field("endpoints", &ids).finish_non_exhaustive()
     }
 }
 
 impl<S> Balance<S> {
     /// A builder for endpoints that are any service.
-    pub fn builder() -> BalanceBuilder<S> {
-        BalanceBuilder::new()
+    pub fn builder() -> BalanceBuilder<S, NoRedial> {
+        BalanceBuilder::new(NoRedial)
+    }
+}
+
+impl<S, R: RedialMode> Balance<S, R> {
+    /// A builder for endpoints whose errors may hand a request back; see [`Redial`](crate::Redial).
+    pub fn builder_with_redial() -> BalanceBuilder<S, R> {
+        BalanceBuilder::new(R::default())
     }
 }
 
 impl<S, R> Balance<S, R> {
-    /// A builder for endpoints whose errors may hand a request back; see [`Redial`](crate::Redial).
-    pub fn builder_with_redial() -> BalanceBuilder<S, R> {
-        BalanceBuilder::new()
+    pub(crate) const fn of(shared: Arc<Shared<S>>) -> Self {
+        Self { shared, redial: PhantomData }
     }
 
     /// The same endpoints and counts for work that is no HTTP request.
@@ -69,8 +89,37 @@ impl<S, R> Balance<S, R> {
 
     /// A handle to watch and change it.
     #[must_use]
-    pub fn handle(&self) -> BalanceHandle {
-        BalanceHandle { counts: Arc::clone(&self.shared.counts), ids: Arc::clone(&self.shared.ids) }
+    pub fn handle(&self) -> BalanceHandle
+    where
+        S: Send + Sync + 'static,
+    {
+        BalanceHandle::new(Arc::clone(&self.shared) as Arc<dyn Control>)
+    }
+
+    /// Adds an endpoint, or changes the one of its name in place: its counters, and what is in flight there, stay. An
+    /// endpoint that is being removed comes back.
+    ///
+    /// # Errors
+    ///
+    /// A field that is out of range, or a pool that no route names; then nothing has changed.
+    pub fn insert(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError> {
+        self.shared.members.insert(&self.shared.core, endpoint).map(|_| ())
+    }
+
+    /// Removes an endpoint: it gets no more requests, and is gone when those that it has are over. False: there is none
+    /// of this name.
+    pub fn remove(&self, id: &str) -> bool {
+        self.shared.members.remove(&self.shared.core, id)
+    }
+
+    /// Makes the endpoints those of the list: new ones come in, those of a known name are changed in place, all others
+    /// are removed. The list may be empty, and filled again later.
+    ///
+    /// # Errors
+    ///
+    /// Every field that is out of range, at once; then nothing has changed.
+    pub fn replace(&self, endpoints: impl IntoIterator<Item = Endpoint<S>>) -> Result<(), ConfigError> {
+        self.shared.members.replace(&self.shared.core, endpoints.into_iter().collect())
     }
 }
 
@@ -91,62 +140,5 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         ResponseFuture::new(Arc::clone(&self.shared), request)
-    }
-}
-
-/// Builds a [`Balance`].
-#[derive(Debug)]
-#[must_use]
-pub struct BalanceBuilder<S, R = NoRedial> {
-    endpoints: Vec<Endpoint<S>>,
-    ready_timeout: Duration,
-    redial: PhantomData<fn() -> R>,
-}
-
-impl<S, R> BalanceBuilder<S, R> {
-    pub(crate) const fn new() -> Self {
-        Self { endpoints: Vec::new(), ready_timeout: Duration::from_secs(1), redial: PhantomData }
-    }
-
-    /// Adds an endpoint.
-    pub fn endpoint(mut self, endpoint: Endpoint<S>) -> Self {
-        self.endpoints.push(endpoint);
-        self
-    }
-
-    /// How long a picked endpoint may take to be ready before the request goes elsewhere. Default 1 s.
-    pub const fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.ready_timeout = timeout;
-        self
-    }
-
-    /// The balancer.
-    ///
-    /// # Errors
-    ///
-    /// Every field that is out of range, at once.
-    pub fn build(self) -> Result<Balance<S, R>, ConfigError> {
-        let mut problems = Vec::new();
-        if self.endpoints.is_empty() {
-            problems.push("endpoints is empty: at least one".to_owned());
-        }
-        if self.ready_timeout.is_zero() {
-            problems.push("ready_timeout is 0: more than 0".to_owned());
-        }
-        for (i, endpoint) in self.endpoints.iter().enumerate() {
-            if endpoint.max_concurrency == Some(0) {
-                problems.push(format!("endpoint {} max_concurrency is 0: at least 1", endpoint.id));
-            }
-            if self.endpoints[..i].iter().any(|other| other.id == endpoint.id) {
-                problems.push(format!("endpoint {} is in the list twice: once", endpoint.id));
-            }
-        }
-        ConfigError::check(problems)?;
-        let picker = Picker::new(self.endpoints.iter().map(|endpoint| (endpoint.weight, endpoint.max_concurrency)));
-        let (ids, services): (Vec<_>, Vec<_>) =
-            self.endpoints.into_iter().map(|endpoint| (endpoint.id, endpoint.service)).unzip();
-        let counts = Arc::new(Counts::new(picker));
-        let shared = Shared { services, ids: ids.into(), counts, ready_timeout: self.ready_timeout };
-        Ok(Balance { shared: Arc::new(shared), redial: PhantomData })
     }
 }

@@ -21,6 +21,10 @@ impl Wakers {
         self.replace(|list| list.iter().filter(|waker| !Arc::ptr_eq(waker, removed)).cloned().collect());
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// Wakes all. The state that they will read must have changed before.
     pub(crate) fn wake(&self) {
         let list = Arc::clone(&self.lock());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use forebay_balance::{Balance, BalanceBody, BalanceHandle, Capacity, Endpoint, Picked, Redial, Undispatched};
+use forebay_balance::{Balance, BalanceBody, BalanceHandle, Capacity, Endpoint, OnFull, Picked, Redial, Undispatched};
 use forebay_core::testing::{Scripted, Step, cut_after};
 use forebay_core::{CapacitySignal as _, Class, DemandSource as _, Places, Reason, Rejection, Reservation};
 use http::{Request, Response};
@@ -59,7 +59,7 @@ struct Fleet {
 
 /// Endpoints named by their index, with these weights and bounds.
 fn fleet(endpoints: &[(u16, Option<u32>)]) -> Fleet {
-    let mut builder = Balance::<Backend, Redial>::builder_with_redial();
+    let mut builder = Balance::<Backend, Redial>::builder_with_redial().on_full(OnFull::Reject).outlier(None);
     let mut refuses = Vec::new();
     for (index, (weight, max)) in endpoints.iter().enumerate() {
         let backend = Backend::default();

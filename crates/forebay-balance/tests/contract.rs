@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use forebay_balance::{Balance, BalanceHandle, Endpoint, Picked, Redial, Undispatched};
+use forebay_balance::{Balance, BalanceHandle, Endpoint, OnFull, Picked, Redial, Undispatched};
 use forebay_core::testing::{Scripted, Seen, Spy, Step, cut_after};
 use forebay_core::{Class, Counted, Deadline, DemandSource as _, Reason, Rejection};
 use http::{Request, Response, StatusCode};
@@ -58,7 +58,7 @@ impl Service<Request<()>> for Backend {
 type Fleet = Balance<Spy<Backend>, Redial>;
 
 fn fleet(endpoints: &[(&'static str, u16, Option<u32>)]) -> (Fleet, BalanceHandle, Vec<Arc<Mutex<Seen>>>) {
-    let mut builder = Balance::<Spy<Backend>, Redial>::builder_with_redial();
+    let mut builder = Balance::<Spy<Backend>, Redial>::builder_with_redial().on_full(OnFull::Reject);
     let mut seens = Vec::new();
     for (index, (mode, weight, max)) in endpoints.iter().enumerate() {
         let (spy, seen) = Spy::new(Backend { mode });

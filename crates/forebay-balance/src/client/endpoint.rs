@@ -59,7 +59,7 @@ impl Endpoint<HttpUrl> {
 
     pub(crate) fn resolve(self, connect_timeout: Duration) -> Result<Endpoint<HttpEndpoint>, String> {
         let service = HttpEndpoint::new(&self.service, connect_timeout)?;
-        Ok(Endpoint { id: self.id, service, weight: self.weight, max_concurrency: self.max_concurrency })
+        Ok(self.map(service))
     }
 }
 

@@ -9,4 +9,4 @@ mod service;
 pub use connections::UpstreamBody;
 pub use endpoint::{ClientBody, HttpEndpoint, HttpFuture, HttpUrl};
 pub use error::HttpError;
-pub use service::{HttpBalance, HttpBalanceBuilder, HttpBalanceFuture, Infallible, InfallibleFuture};
+pub use service::{Http, HttpBalance, HttpBalanceBuilder, HttpBalanceFuture, Infallible, InfallibleFuture};

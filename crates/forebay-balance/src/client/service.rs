@@ -12,6 +12,7 @@ use http_body_util::BodyExt as _;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use crate::builder::BalanceBuilder;
 use crate::client::connections::UpstreamBody;
 use crate::client::endpoint::{ClientBody, HttpEndpoint, HttpUrl};
 use crate::client::error::HttpError;
@@ -20,7 +21,7 @@ use crate::endpoint::Endpoint;
 use crate::future::ResponseFuture;
 use crate::handle::BalanceHandle;
 use crate::redial::Redial;
-use crate::service::{Balance, BalanceBody, BalanceBuilder};
+use crate::service::{Balance, BalanceBody};
 
 type Inner = Balance<HttpEndpoint, Redial>;
 
@@ -28,33 +29,29 @@ type Inner = Balance<HttpEndpoint, Redial>;
 #[derive(Debug, Clone)]
 pub struct HttpBalance {
     inner: Inner,
+    connect_timeout: Duration,
 }
+
+/// How the endpoints of an [`HttpBalance`] are reached; the second parameter of its builder.
+#[derive(Debug)]
+pub struct Http {
+    connect_timeout: Duration,
+}
+
+/// Builds an [`HttpBalance`].
+pub type HttpBalanceBuilder = BalanceBuilder<HttpUrl, Http>;
 
 impl Balance<HttpEndpoint, Redial> {
     /// A builder for endpoints that are HTTP servers.
     pub fn http() -> HttpBalanceBuilder {
-        HttpBalanceBuilder { endpoints: Vec::new(), connect_timeout: Duration::from_secs(1) }
+        BalanceBuilder::new(Http { connect_timeout: Duration::from_secs(1) })
     }
 }
 
-/// Builds an [`HttpBalance`].
-#[derive(Debug)]
-#[must_use]
-pub struct HttpBalanceBuilder {
-    endpoints: Vec<Endpoint<HttpUrl>>,
-    connect_timeout: Duration,
-}
-
-impl HttpBalanceBuilder {
-    /// Adds an endpoint.
-    pub fn endpoint(mut self, endpoint: Endpoint<HttpUrl>) -> Self {
-        self.endpoints.push(endpoint);
-        self
-    }
-
+impl BalanceBuilder<HttpUrl, Http> {
     /// How long a TCP connection may take to come about before the request goes elsewhere. Default 1 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.kind.connect_timeout = timeout;
         self
     }
 
@@ -64,24 +61,14 @@ impl HttpBalanceBuilder {
     ///
     /// Every field that is out of range and every URL that cannot be used, at once.
     pub fn build(self) -> Result<HttpBalance, ConfigError> {
+        let connect_timeout = self.kind.connect_timeout;
         let mut problems = Vec::new();
-        if self.connect_timeout.is_zero() {
+        if connect_timeout.is_zero() {
             problems.push("connect_timeout is 0: more than 0".to_owned());
         }
-        if self.endpoints.is_empty() {
-            problems.push("endpoints is empty: at least one".to_owned());
-        }
-        let mut builder = BalanceBuilder::new();
-        for endpoint in self.endpoints {
-            match endpoint.resolve(self.connect_timeout) {
-                Ok(endpoint) => builder = builder.endpoint(endpoint),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        if problems.is_empty() {
-            return builder.build().map(|inner| HttpBalance { inner });
-        }
-        Err(ConfigError::new(problems))
+        let endpoints = resolve(self.endpoints, connect_timeout, &mut problems);
+        let inner = self.options.build(endpoints, problems)?;
+        Ok(HttpBalance { inner, connect_timeout })
     }
 
     /// The balancer, and a handle to watch and change it.
@@ -96,7 +83,54 @@ impl HttpBalanceBuilder {
     }
 }
 
+fn resolve(
+    endpoints: impl IntoIterator<Item = Endpoint<HttpUrl>>,
+    connect_timeout: Duration,
+    problems: &mut Vec<String>,
+) -> Vec<Endpoint<HttpEndpoint>> {
+    let resolve = |endpoint: Endpoint<HttpUrl>| match endpoint.resolve(connect_timeout) {
+        Ok(endpoint) => Some(endpoint),
+        Err(problem) => {
+            problems.push(problem);
+            None
+        }
+    };
+    endpoints.into_iter().filter_map(resolve).collect()
+}
+
 impl HttpBalance {
+    /// As [`Balance::insert`]; an endpoint that stays at its URL keeps its connections only if it is not inserted again.
+    ///
+    /// # Errors
+    ///
+    /// As there, or a URL that cannot be used.
+    pub fn insert(&self, endpoint: Endpoint<HttpUrl>) -> Result<(), ConfigError> {
+        self.inner.insert(endpoint.resolve(self.connect_timeout).map_err(|problem| ConfigError::new(vec![problem]))?)
+    }
+
+    /// As [`Balance::remove`].
+    pub fn remove(&self, id: &str) -> bool {
+        self.inner.remove(id)
+    }
+
+    /// As [`Balance::replace`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and every URL that cannot be used; then nothing has changed.
+    pub fn replace(&self, endpoints: impl IntoIterator<Item = Endpoint<HttpUrl>>) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let endpoints = resolve(endpoints, self.connect_timeout, &mut problems);
+        ConfigError::check(problems)?;
+        self.inner.replace(endpoints)
+    }
+
+    /// A handle to watch and change it.
+    #[must_use]
+    pub fn handle(&self) -> BalanceHandle {
+        self.inner.handle()
+    }
+
     /// A service that never fails: an upstream without an answer becomes 502, or 504 if it took too long, as a problem
     /// document that names no address.
     #[must_use]

@@ -1,61 +1,95 @@
-use super::Slot;
-
-/// No endpoint: a leaf that is not there.
+/// No leaf: one that is not there.
 const NONE: u32 = u32::MAX;
+
+/// How an endpoint stands beside the others.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Key {
+    /// `2 load + offset`, in 1/256 requests.
+    pub(super) work: u64,
+    /// In 1/256; 0: closed, it loses to all.
+    pub(super) weight: u32,
+    /// When it was picked last, in picks.
+    pub(super) ticket: u64,
+}
+
+impl Key {
+    pub(super) const CLOSED: Self = Self { work: 0, weight: 0, ticket: 0 };
+
+    /// Whether it has less work for its weight, compared exactly; of equals, whether it was picked longer ago.
+    pub(super) fn beats(&self, other: &Self) -> bool {
+        if self.weight == 0 || other.weight == 0 {
+            return self.weight >= other.weight;
+        }
+        // Below 2^43 times below 2^24.
+        let ours = u128::from(self.work) * u128::from(other.weight);
+        let theirs = u128::from(other.work) * u128::from(self.weight);
+        ours < theirs || ours == theirs && self.ticket <= other.ticket
+    }
+}
 
 /// A winner tree: each inner node holds the better of the winners of its two children, so that the root is the best of
 /// all, and a change is felt on one path only (Knuth, The Art of Computer Programming 3, 5.4.1).
 #[derive(Debug, Default)]
 pub(super) struct Tree {
+    keys: Vec<Key>,
     /// 1-based: the children of `n` are `2n` and `2n + 1`; behind the inner nodes stand the leaves, in order.
     nodes: Vec<u32>,
     leaves: usize,
 }
 
 impl Tree {
-    /// O(endpoints).
-    pub(super) fn new(slots: &[Slot]) -> Self {
-        let leaves = slots.len().next_power_of_two().max(1);
-        let mut nodes = vec![NONE; 2 * leaves];
-        for index in 0..slots.len() {
-            nodes[leaves + index] = index as u32; // far fewer endpoints than u32 has numbers
+    pub(super) fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
+    /// Adds a closed leaf at the end; its number. O(leaves) when the tree has to grow, so O(1) over many.
+    pub(super) fn push(&mut self) -> u32 {
+        let leaf = self.keys.len();
+        self.keys.push(Key::CLOSED);
+        if leaf >= self.leaves {
+            self.leaves = self.keys.len().next_power_of_two();
+            self.nodes = vec![NONE; 2 * self.leaves];
+            for node in (1..self.leaves + leaf + 1).rev() {
+                self.nodes[node] = if node >= self.leaves { (node - self.leaves) as u32 } else { self.winner(node) };
+            }
+        } else {
+            self.nodes[self.leaves + leaf] = leaf as u32;
+            self.set(leaf as u32, Key::CLOSED);
         }
-        for node in (1..leaves).rev() {
-            nodes[node] = better(slots, nodes[2 * node], nodes[2 * node + 1]);
-        }
-        Self { nodes, leaves }
+        leaf as u32
     }
 
     /// The best that is open.
-    pub(super) fn best(&self, slots: &[Slot]) -> Option<usize> {
+    pub(super) fn best(&self) -> Option<u32> {
         let best = *self.nodes.get(1)?;
-        (best != NONE && slots[best as usize].is_open()).then_some(best as usize)
+        (self.keys.get(best as usize)?.weight > 0).then_some(best)
     }
 
-    /// An endpoint has changed. O(log endpoints), less where it neither was nor becomes the better one.
-    pub(super) fn update(&mut self, slots: &[Slot], index: usize) {
-        let mut node = (self.leaves + index) / 2;
+    /// Changes a leaf. O(log leaves), less where it neither was nor becomes the better one.
+    pub(super) fn set(&mut self, leaf: u32, key: Key) {
+        self.keys[leaf as usize] = key;
+        let mut node = (self.leaves + leaf as usize) / 2;
         while node > 0 {
-            let winner = better(slots, self.nodes[2 * node], self.nodes[2 * node + 1]);
+            let winner = self.winner(node);
             let before = std::mem::replace(&mut self.nodes[node], winner);
-            if before != index as u32 && winner != index as u32 {
+            if before != leaf && winner != leaf {
                 break;
             }
             node /= 2;
         }
     }
-}
 
-/// Which of two has less work for its weight, compared exactly; of equals the one that was picked longer ago. What is
-/// closed loses to all.
-fn better(slots: &[Slot], a: u32, b: u32) -> u32 {
-    let (Some(one), Some(other)) = (slots.get(a as usize), slots.get(b as usize)) else {
-        return a.min(b); // one of them is not there
-    };
-    let key = |of: &Slot, against: &Slot| {
-        // Below 2^33 times below 2^16.
-        let work = (2 * u64::from(of.in_flight) + 1) * u64::from(against.weight);
-        (!of.is_open(), work, of.last_pick)
-    };
-    if key(one, other) <= key(other, one) { a } else { b }
+    fn winner(&self, node: usize) -> u32 {
+        let (a, b) = (self.nodes[2 * node], self.nodes[2 * node + 1]);
+        match (self.keys.get(a as usize), self.keys.get(b as usize)) {
+            (Some(one), Some(other)) => {
+                if one.beats(other) {
+                    a
+                } else {
+                    b
+                }
+            }
+            _ => a.min(b), // one of them is not there
+        }
+    }
 }

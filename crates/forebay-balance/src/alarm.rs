@@ -1,0 +1,58 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+
+use crate::core::{Core, Ledger, now};
+
+/// Wakes those who wait when time alone opens a place: an ejection or a pause is over. Without anybody who waits there
+/// is no alarm, as each pick looks at the clock itself; and none outside a tokio runtime.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    at: Option<Instant>,
+}
+
+/// An alarm that is to be started.
+pub(crate) struct Armed {
+    at: Instant,
+    runtime: Handle,
+}
+
+impl Core {
+    /// Sets an alarm if there is something to wait for that no other will tell.
+    pub(crate) fn set_alarm(&self, ledger: &mut Ledger) -> Option<Armed> {
+        let at = ledger.picker.due()?;
+        if ledger.alarm.at.is_some_and(|set| set <= at) || ledger.waiting.is_empty() && self.wakers.is_empty() {
+            return None;
+        }
+        let runtime = Handle::try_current().ok()?;
+        ledger.alarm.at = Some(at);
+        Some(Armed { at, runtime })
+    }
+
+    /// As [`set_alarm`](Self::set_alarm), for somebody who begins to wait.
+    pub(crate) fn keep_awake(self: &Arc<Self>) {
+        let alarm = self.set_alarm(&mut self.ledger());
+        if let Some(alarm) = alarm {
+            alarm.start(self);
+        }
+    }
+}
+
+impl Armed {
+    /// It rings once; what is due then, or after it, sets the next. Nobody is kept alive by it.
+    pub(crate) fn start(self, core: &Arc<Core>) {
+        let Self { at, runtime } = self;
+        let core = Arc::downgrade(core);
+        runtime.spawn(async move {
+            tokio::time::sleep_until(at.into()).await;
+            let Some(core) = core.upgrade() else { return };
+            core.change(|ledger| {
+                if ledger.alarm.at == Some(at) {
+                    ledger.alarm.at = None;
+                }
+                ledger.picker.advance(now());
+            });
+        });
+    }
+}

@@ -1,0 +1,286 @@
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use forebay_core::{Class, ConfigError, Outcome};
+use http::{HeaderMap, StatusCode};
+
+use crate::core::{Core, now};
+use crate::endpoint::{DEFAULT_POOL, Endpoint};
+use crate::gpu::GpuTable;
+use crate::handle::BalanceHandle;
+use crate::members::Members;
+use crate::policy::{Guest, Offset, Outlier, Picker, Policy, Route, Routes, Settings, SlowStart};
+use crate::redial::RedialMode;
+use crate::service::{Balance, Shared};
+use crate::wait::OnFull;
+
+/// What an answer says about its endpoint.
+pub(crate) type Classify = Arc<dyn Fn(StatusCode, &HeaderMap) -> Outcome + Send + Sync>;
+
+/// Builds a [`Balance`]. `R` says what may be sent again, and how endpoints are given.
+#[must_use]
+pub struct BalanceBuilder<S, R> {
+    pub(crate) endpoints: Vec<Endpoint<S>>,
+    pub(crate) kind: R,
+    pub(crate) options: Options,
+}
+
+/// All that does not depend on the service.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) settings: Settings,
+    pub(crate) on_full: OnFull,
+    pub(crate) ready_timeout: Duration,
+    pub(crate) gpus: GpuTable,
+    pub(crate) classify: Classify,
+    routes: Vec<(Class, Vec<Arc<str>>)>,
+    borrows: Vec<Borrow>,
+    /// Endpoints get nothing before a health check has succeeded.
+    pub(crate) checked: bool,
+    /// Endpoints are asked for their load.
+    pub(crate) probed: bool,
+}
+
+#[derive(Clone)]
+struct Borrow {
+    pool: Arc<str>,
+    class: Class,
+    at_most: u32,
+    keep: u32,
+}
+
+impl<S: fmt::Debug, R> fmt::Debug for BalanceBuilder<S, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Options { settings, on_full, .. } = &self.options;
+        f.debug_struct("BalanceBuilder")
+            .field("endpoints", &self.endpoints)
+            .field("settings", settings)
+            .field("on_full", on_full)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, R> BalanceBuilder<S, R> {
+    pub(crate) fn new(kind: R) -> Self {
+        let options = Options {
+            settings: Settings::default(),
+            on_full: OnFull::default(),
+            ready_timeout: Duration::from_secs(1),
+            gpus: GpuTable::seed(),
+            classify: Arc::new(|status, _| Outcome::of_status(status)),
+            routes: Vec::new(),
+            borrows: Vec::new(),
+            checked: false,
+            probed: false,
+        };
+        Self { endpoints: Vec::new(), kind, options }
+    }
+
+    /// Adds an endpoint.
+    pub fn endpoint(mut self, endpoint: Endpoint<S>) -> Self {
+        self.endpoints.push(endpoint);
+        self
+    }
+
+    /// Sends a class to these pools: to the first that has an open place, or else to the next. A class without a route
+    /// goes to the pool `"default"`.
+    pub fn route<P: Into<Arc<str>>>(mut self, class: Class, pools: impl IntoIterator<Item = P>) -> Self {
+        self.options.routes.retain(|(routed, _)| *routed != class);
+        self.options.routes.push((class, pools.into_iter().map(Into::into).collect()));
+        self
+    }
+
+    /// Lets a class that has no place in its own pools borrow in another: at most `places` at once, and only while
+    /// more than one place stays open there for those whose pool it is. Nothing is preempted.
+    pub fn borrow(self, pool: impl Into<Arc<str>>, class: Class, places: u32) -> Self {
+        self.borrow_keeping(pool, class, places, 1)
+    }
+
+    /// As [`borrow`](Self::borrow), while at least `keep` places stay open.
+    pub fn borrow_keeping(mut self, pool: impl Into<Arc<str>>, class: Class, places: u32, keep: u32) -> Self {
+        self.options.borrows.push(Borrow { pool: pool.into(), class, at_most: places, keep });
+        self
+    }
+
+    /// By what an endpoint is chosen. Default [`Policy::LeastConn`].
+    pub const fn policy(mut self, policy: Policy) -> Self {
+        self.options.settings.policy = policy;
+        self
+    }
+
+    /// What is added to the load before it is divided by the weight. Default [`Offset::Half`].
+    pub const fn offset(mut self, offset: Offset) -> Self {
+        self.options.settings.offset = offset;
+        self
+    }
+
+    /// When failing endpoints are left out; `None`: never, and failing fast then attracts requests. Default
+    /// [`Outlier::default`].
+    pub fn outlier(mut self, outlier: impl Into<Option<Outlier>>) -> Self {
+        self.options.settings.outlier = outlier.into();
+        self
+    }
+
+    /// Brings new endpoints in slowly, and also sets how those come back that were ejected. Default: new ones at once,
+    /// those ejected linearly over 30 s.
+    pub fn slow_start(mut self, slow_start: impl Into<Option<SlowStart>>) -> Self {
+        self.options.settings.slow_start = slow_start.into();
+        self
+    }
+
+    /// Below this part of a pool's weight, 0 to 1, health is ignored there, unless all that is left has a
+    /// `max_concurrency`. Default 0.5; at 0 it is ignored only where nothing is left.
+    pub const fn panic(mut self, threshold: f64) -> Self {
+        self.options.settings.panic_threshold = threshold;
+        self
+    }
+
+    /// What a request meets that finds no place and has reserved none. Default: up to 1024 wait for up to 1 s.
+    pub const fn on_full(mut self, on_full: OnFull) -> Self {
+        self.options.on_full = on_full;
+        self
+    }
+
+    /// The weights of GPUs. Default [`GpuTable::seed`].
+    pub fn gpu_table(mut self, table: GpuTable) -> Self {
+        self.options.gpus = table;
+        self
+    }
+
+    /// What an answer says about its endpoint, by status and header fields. Default [`Outcome::of_status`].
+    pub fn classify(mut self, classify: impl Fn(StatusCode, &HeaderMap) -> Outcome + Send + Sync + 'static) -> Self {
+        self.options.classify = Arc::new(classify);
+        self
+    }
+
+    /// How long a picked endpoint may take to be ready before the request goes elsewhere. Default 1 s.
+    pub const fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.options.ready_timeout = timeout;
+        self
+    }
+}
+
+impl<S: Send + Sync + 'static, R: RedialMode> BalanceBuilder<S, R> {
+    /// The balancer.
+    ///
+    /// # Errors
+    ///
+    /// Every field that is out of range, at once.
+    pub fn build(self) -> Result<Balance<S, R>, ConfigError> {
+        self.options.build(self.endpoints, Vec::new())
+    }
+
+    /// The balancer, and a handle to watch and change it.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_with_handle(self) -> Result<(Balance<S, R>, BalanceHandle), ConfigError> {
+        let balance = self.build()?;
+        let handle = balance.handle();
+        Ok((balance, handle))
+    }
+}
+
+impl Options {
+    /// Builds it of endpoints that are ready to use; `problems`: what is wrong with the others.
+    pub(crate) fn build<S, R>(
+        self,
+        endpoints: Vec<Endpoint<S>>,
+        mut problems: Vec<String>,
+    ) -> Result<Balance<S, R>, ConfigError> {
+        if endpoints.is_empty() && problems.is_empty() {
+            problems.push("endpoints is empty: at least one".to_owned());
+        }
+        self.check(&mut problems);
+        let pools = self.pools();
+        let routes = self.routes(&pools, &mut problems);
+        for endpoint in &endpoints {
+            if !pools.contains(&endpoint.pool) {
+                problems.push(format!("endpoint {} pool {:?} is in no route", endpoint.id, endpoint.pool));
+            }
+        }
+        for (i, endpoint) in endpoints.iter().enumerate() {
+            endpoint.check(&self.gpus, &mut problems);
+            if endpoints[..i].iter().any(|other| other.id == endpoint.id) {
+                problems.push(format!("endpoint {} is in the list twice: once", endpoint.id));
+            }
+        }
+        ConfigError::check(problems)?;
+        let seed = RandomState::new().hash_one(0);
+        let picker = Picker::new(self.settings, routes, pools.len(), seed, now());
+        let core = Arc::new(Core::new(picker, pools.into(), self.on_full));
+        let members = Members::new(self.gpus, self.checked, self.probed);
+        for endpoint in endpoints {
+            members.insert(&core, endpoint)?;
+        }
+        let shared = Shared { members, core, ready_timeout: self.ready_timeout, classify: self.classify };
+        Ok(Balance::of(Arc::new(shared)))
+    }
+
+    fn check(&self, problems: &mut Vec<String>) {
+        if self.ready_timeout.is_zero() {
+            problems.push("ready_timeout is 0: more than 0".to_owned());
+        }
+        let panic = self.settings.panic_threshold;
+        if !(0.0..=1.0).contains(&panic) {
+            problems.push(format!("panic is {panic}: 0 to 1"));
+        }
+        if let Some(outlier) = &self.settings.outlier {
+            outlier.check(problems);
+        }
+        if let Some(slow_start) = &self.settings.slow_start {
+            slow_start.check(problems);
+        }
+        if let OnFull::Wait { len, timeout } = self.on_full
+            && (len == 0 || timeout.is_zero())
+        {
+            problems.push(format!("on_full waits with len {len}, timeout {timeout:?}: more than 0, or OnFull::Reject"));
+        }
+    }
+
+    /// `"default"`, and all that a route or a loan names.
+    fn pools(&self) -> Vec<Arc<str>> {
+        let mut pools: Vec<Arc<str>> = vec![DEFAULT_POOL.into()];
+        let routed = self.routes.iter().flat_map(|(_, pools)| pools);
+        for pool in routed.chain(self.borrows.iter().map(|borrow| &borrow.pool)) {
+            if !pools.contains(pool) {
+                pools.push(Arc::clone(pool));
+            }
+        }
+        pools
+    }
+
+    fn routes(&self, pools: &[Arc<str>], problems: &mut Vec<String>) -> Routes {
+        let index = |name: &Arc<str>| pools.iter().position(|pool| pool == name).unwrap_or_default();
+        let mut routes = Routes::to_one_pool();
+        for (class, names) in &self.routes {
+            if names.is_empty() {
+                problems.push(format!("route of {class:?} is empty: at least one pool"));
+            }
+            let mut route = Route::default();
+            for name in names {
+                if route.pools.contains(&index(name)) {
+                    problems.push(format!("route of {class:?} names {name:?} twice: once"));
+                }
+                route.pools.push(index(name));
+            }
+            routes.0[class.index()] = route;
+        }
+        for borrow in &self.borrows {
+            let Borrow { pool, class, at_most, keep } = borrow;
+            let route = &mut routes.0[class.index()];
+            if *at_most == 0 {
+                problems.push(format!("borrow of {class:?} in {pool:?} is 0 places: at least 1"));
+            }
+            if route.pools.contains(&index(pool)) {
+                problems.push(format!("borrow of {class:?} in {pool:?}: its route goes there already"));
+            }
+            route.guests.push(Guest { pool: index(pool), at_most: *at_most, keep: u64::from(*keep) });
+        }
+        routes
+    }
+}

@@ -1,0 +1,126 @@
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use forebay_core::{Class, Demand};
+
+use crate::alarm::Alarm;
+use crate::endpoint::EndpointId;
+use crate::policy::Picker;
+use crate::rate::Rate;
+use crate::wait::{OnFull, Waiter};
+use crate::wakers::Wakers;
+
+/// Now, by the clock that tests can pause.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// What is counted and who waits. Nothing in it depends on the service.
+#[derive(Debug)]
+pub(crate) struct Core {
+    ledger: Mutex<Ledger>,
+    pub(crate) wakers: Wakers,
+    pub(crate) on_full: OnFull,
+    /// In the order of the picker's.
+    pub(crate) pools: Box<[Arc<str>]>,
+}
+
+/// What is behind the one lock, as it changes together.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) picker: Picker,
+    /// By the picker's index.
+    pub(crate) ids: Vec<Option<EndpointId>>,
+    pub(crate) by_id: HashMap<EndpointId, usize>,
+    pub(crate) demand: Demand,
+    /// Who waits for a place, first come first served.
+    pub(crate) waiting: VecDeque<Arc<Waiter>>,
+    pub(crate) releases: Rate,
+    pub(crate) alarm: Alarm,
+}
+
+impl Core {
+    pub(crate) fn new(picker: Picker, pools: Box<[Arc<str>]>, on_full: OnFull) -> Self {
+        let ledger = Ledger {
+            picker,
+            ids: Vec::new(),
+            by_id: HashMap::new(),
+            demand: Demand::default(),
+            waiting: VecDeque::new(),
+            releases: Rate::default(),
+            alarm: Alarm::default(),
+        };
+        Self { ledger: Mutex::new(ledger), wakers: Wakers::default(), on_full, pools }
+    }
+
+    /// Only our own code runs under this lock, so a poisoned one is whole all the same.
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes what is counted. Places that came free go to those who wait here; then, outside the lock, these are
+    /// woken, and, if places are left, the subscribers.
+    pub(crate) fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut Ledger) -> T) -> T {
+        let mut ledger = self.ledger();
+        let result = change(&mut ledger);
+        let opened = ledger.picker.take_opened();
+        let granted = if opened { ledger.grant(self) } else { Vec::new() };
+        ledger.forget_gone();
+        let alarm = self.set_alarm(&mut ledger);
+        drop(ledger);
+        if let Some(alarm) = alarm {
+            alarm.start(self);
+        }
+        for waiter in granted {
+            waiter.wake();
+        }
+        if opened {
+            self.wakers.wake();
+        }
+        result
+    }
+}
+
+impl Ledger {
+    /// Reserves what is open for those who wait, as far as it goes. O(waiting).
+    fn grant(&mut self, core: &Arc<Core>) -> Vec<Arc<Waiter>> {
+        let mut granted = Vec::new();
+        if self.waiting.is_empty() {
+            return granted;
+        }
+        let mut in_vain = [false; Class::COUNT];
+        let mut still = VecDeque::with_capacity(self.waiting.len());
+        for waiter in self.waiting.drain(..) {
+            let class = waiter.class;
+            let claim = if in_vain[class.index()] { None } else { self.picker.reserve(class) };
+            match claim {
+                Some(claim) => {
+                    waiter.grant(core, claim);
+                    granted.push(waiter);
+                }
+                None => {
+                    in_vain[class.index()] = true;
+                    still.push_back(waiter);
+                }
+            }
+        }
+        self.waiting = still;
+        granted
+    }
+
+    fn forget_gone(&mut self) {
+        for index in self.picker.take_gone() {
+            if let Some(id) = self.ids[index].take()
+                && self.by_id.get(&id) == Some(&index)
+            {
+                self.by_id.remove(&id);
+            }
+        }
+    }
+
+    /// The endpoint of a name, also if it is being removed.
+    pub(crate) fn index_of(&self, id: &str) -> Option<usize> {
+        self.by_id.get(id).copied()
+    }
+}

@@ -1,0 +1,147 @@
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use forebay_core::ConfigError;
+
+use crate::core::{Core, now};
+use crate::endpoint::{Endpoint, EndpointId};
+use crate::gpu::GpuTable;
+use crate::policy::New;
+
+/// An endpoint's service.
+#[derive(Debug)]
+pub(crate) struct Node<S> {
+    pub(crate) id: EndpointId,
+    pub(crate) service: S,
+}
+
+/// The services behind the picker's indices. Read without a lock, as each request does; changed one at a time.
+#[derive(Debug)]
+pub(crate) struct Members<S> {
+    nodes: ArcSwap<Vec<Option<Arc<Node<S>>>>>,
+    changing: Mutex<()>,
+    pub(crate) gpus: GpuTable,
+    pub(crate) checked: bool,
+    pub(crate) probed: bool,
+}
+
+impl<S> Members<S> {
+    pub(crate) fn new(gpus: GpuTable, checked: bool, probed: bool) -> Self {
+        Self { nodes: ArcSwap::default(), changing: Mutex::default(), gpus, checked, probed }
+    }
+
+    /// The endpoint at an index that is held; `None`: it was removed after its pick.
+    pub(crate) fn get(&self, index: usize) -> Option<(EndpointId, S)>
+    where
+        S: Clone,
+    {
+        let nodes = self.nodes.load();
+        let node = nodes.get(index)?.as_ref()?;
+        Some((node.id.clone(), node.service.clone()))
+    }
+
+    /// All, by index.
+    pub(crate) fn all(&self) -> Vec<(usize, Arc<Node<S>>)> {
+        let nodes = self.nodes.load();
+        nodes.iter().enumerate().filter_map(|(index, node)| Some((index, Arc::clone(node.as_ref()?)))).collect()
+    }
+
+    /// Adds an endpoint, or changes the one of its name in place: its counters and what is in flight there stay.
+    ///
+    /// # Errors
+    ///
+    /// A field that is out of range, or a pool that no route names.
+    pub(crate) fn insert(&self, core: &Arc<Core>, endpoint: Endpoint<S>) -> Result<usize, ConfigError> {
+        let mut problems = Vec::new();
+        endpoint.check(&self.gpus, &mut problems);
+        let pool = core.pools.iter().position(|pool| *pool == endpoint.pool);
+        if pool.is_none() {
+            let Endpoint { id, pool, .. } = &endpoint;
+            problems.push(format!("endpoint {id} pool {pool:?} is in no route: one of {:?}", core.pools));
+        }
+        ConfigError::check(problems)?;
+        let new = New {
+            pool: pool.unwrap_or_default(),
+            weight: endpoint.base_weight(&self.gpus),
+            max_concurrency: endpoint.max_concurrency,
+            checked: self.checked,
+            probed: self.probed,
+        };
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (id, now) = (endpoint.id, now());
+        let index = core.change(|ledger| {
+            let known = ledger.by_id.get(&id).copied();
+            let stays = known.filter(|index| ledger.picker.slot(*index).pool == new.pool);
+            if let Some(other) = known.filter(|_| stays.is_none()) {
+                // It moves to another pool: what is in flight ends where it is, under no name.
+                ledger.by_id.remove(&id);
+                ledger.picker.remove(other, now);
+            }
+            // Not to be picked before its service is there.
+            let index = stays.unwrap_or_else(|| ledger.picker.insert(New { weight: 0, ..new }, now));
+            if ledger.ids.len() <= index {
+                ledger.ids.resize(index + 1, None);
+            }
+            ledger.ids[index] = Some(id.clone());
+            ledger.by_id.insert(id.clone(), index);
+            index
+        });
+        let node = Arc::new(Node { id, service: endpoint.service });
+        self.set(index, Some(node));
+        core.change(|ledger| ledger.picker.update(index, new, now));
+        Ok(index)
+    }
+
+    /// Removes an endpoint: no more picks, what is in flight goes on. False: there is none of this name.
+    pub(crate) fn remove(&self, core: &Arc<Core>, id: &str) -> bool {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = core.change(|ledger| {
+            let index = ledger.index_of(id)?;
+            ledger.picker.remove(index, now());
+            Some(index)
+        });
+        if let Some(index) = removed {
+            self.set(index, None);
+        }
+        removed.is_some()
+    }
+
+    fn set(&self, index: usize, node: Option<Arc<Node<S>>>) {
+        let mut nodes = Vec::clone(&self.nodes.load());
+        if nodes.len() <= index {
+            nodes.resize_with(index + 1, || None);
+        }
+        nodes[index] = node;
+        self.nodes.store(Arc::new(nodes));
+    }
+
+    /// Makes the endpoints those of the list, all others are removed.
+    ///
+    /// # Errors
+    ///
+    /// Every problem of every endpoint, at once; then nothing is changed.
+    pub(crate) fn replace(&self, core: &Arc<Core>, endpoints: Vec<Endpoint<S>>) -> Result<(), ConfigError> {
+        let mut problems = Vec::new();
+        let mut seen = HashSet::new();
+        for endpoint in &endpoints {
+            endpoint.check(&self.gpus, &mut problems);
+            if !core.pools.contains(&endpoint.pool) {
+                let Endpoint { id, pool, .. } = endpoint;
+                problems.push(format!("endpoint {id} pool {pool:?} is in no route: one of {:?}", core.pools));
+            }
+            if !seen.insert(endpoint.id.clone()) {
+                problems.push(format!("endpoint {} is in the list twice: once", endpoint.id));
+            }
+        }
+        ConfigError::check(problems)?;
+        let gone: Vec<_> = core.ledger().by_id.keys().filter(|id| !seen.contains(*id)).cloned().collect();
+        for endpoint in endpoints {
+            self.insert(core, endpoint)?;
+        }
+        for id in gone {
+            self.remove(core, id.as_str());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! What the end of an exchange says about its endpoint.
+
+use std::time::{Duration, Instant};
+
+use forebay_core::Outcome;
+
+use super::outlier::Phase;
+use super::picker::{Picked, Picker};
+use super::weight::{SlowStart, Starting};
+
+/// How slowly an endpoint that was ejected comes back, unless configured otherwise.
+const AFTER_EJECTION: Duration = Duration::from_secs(30);
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) outcome: Outcome,
+    pub(crate) started: Instant,
+    /// Of an overload answer: how long it asks to be left alone.
+    pub(crate) pause: Option<Duration>,
+}
+
+impl Picker {
+    /// Gives a place back, and learns from how the exchange ended. O(log endpoints);
+    /// O(endpoints) where an endpoint is ejected.
+    pub(crate) fn release(&mut self, picked: &Picked, ended: &Ended, now: Instant) {
+        self.vacate(picked);
+        self.learn(picked, ended, now);
+        self.retire(picked.index);
+    }
+
+    /// Learns from an exchange that is over, or goes on elsewhere.
+    pub(crate) fn learn(&mut self, picked: &Picked, ended: &Ended, now: Instant) {
+        let index = picked.index;
+        let slot = &mut self.slots[index];
+        let count = &mut slot.outcomes[ended.outcome as usize];
+        *count = count.saturating_add(1);
+        let Some(config) = self.settings.outlier else { return };
+        let trial = matches!(slot.record.phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
+        let took = now.saturating_duration_since(ended.started);
+        let pool = &mut self.pools[slot.pool];
+        let mean = pool.mean();
+        let fast = took * 2 < mean;
+        let since = now.saturating_duration_since(self.epoch);
+        match ended.outcome {
+            Outcome::Cancelled if trial => self.change(index, now, |slot| slot.retry_trial()),
+            Outcome::Cancelled => {}
+            Outcome::Success => {
+                pool.succeeded(took);
+                slot.record.success(&config, since);
+                if trial {
+                    self.passed(index, now);
+                } else if slot.busy.cap().is_some() || slot.starting.is_some() {
+                    self.change(index, now, |slot| {
+                        slot.busy.success();
+                        if let Some(starting) = &mut slot.starting {
+                            starting.success();
+                        }
+                    });
+                }
+            }
+            Outcome::Overload => {
+                // Its fair share of what is in flight is by weight; this exchange counts for the fleet, not for it.
+                let idle = u128::from(slot.own) * 4 * u128::from(pool.weight.max(1));
+                let broken = fast && idle < u128::from(slot.weight) * u128::from(pool.own + 1);
+                let alone = slot.own == 0 && slot.foreign_units == 0;
+                let (had, last) = (slot.own.saturating_add(1), !self.others(index));
+                self.change(index, now, |slot| {
+                    slot.busy.overloaded(had, now);
+                    if let Some(pause) = ended.pause.filter(|_| alone && !last) {
+                        slot.busy.pause(pause, now);
+                    }
+                });
+                if broken {
+                    self.failed(index, fast.then_some(ended.started + mean), mean, trial, now);
+                } else if trial {
+                    self.change(index, now, |slot| slot.retry_trial());
+                }
+            }
+            Outcome::Error => self.failed(index, fast.then_some(ended.started + mean), mean, trial, now),
+        }
+    }
+
+    fn failed(&mut self, index: usize, ghost: Option<Instant>, mean: Duration, trial: bool, now: Instant) {
+        let Some(config) = self.settings.outlier else { return };
+        let since = now.saturating_duration_since(self.epoch);
+        let slot = &mut self.slots[index];
+        let up = slot.record.phase == Phase::Up;
+        let eject = (slot.record.error(&config, since) && up || trial) && self.may_eject(index);
+        let stretch = self.random();
+        self.change(index, now, |slot| {
+            if let Some(until) = ghost {
+                slot.ghosts.hold(until, mean);
+            }
+            if eject {
+                slot.record.eject(&config, now, stretch);
+                slot.starting = None;
+            } else if trial {
+                slot.retry_trial();
+            }
+        });
+    }
+
+    /// Probation => Up, slowly.
+    fn passed(&mut self, index: usize, now: Instant) {
+        let start = self.settings.slow_start.unwrap_or_else(|| SlowStart::new(AFTER_EJECTION));
+        self.change(index, now, |slot| {
+            slot.record.passed(now);
+            slot.starting = Some(Starting::new(start, now));
+        });
+    }
+
+    /// The head of a trial's answer is good: the endpoint is back, also if the body streams for minutes.
+    pub(crate) fn head_of_trial(&mut self, picked: &Picked, now: Instant) {
+        let phase = self.slots[picked.index].record.phase;
+        if phase == (Phase::Probation { trial: Some(picked.ticket) }) {
+            self.passed(picked.index, now);
+        }
+    }
+
+    /// Ejects by hand, for `time` or until it is cleared.
+    pub(crate) fn eject(&mut self, index: usize, time: Option<Duration>, now: Instant) {
+        let until = time.and_then(|time| now.checked_add(time));
+        self.change(index, now, |slot| slot.record.phase = Phase::Ejected { until });
+    }
+
+    #[cfg(test)]
+    pub(super) fn clear_record(&mut self, index: usize) {
+        self.slots[index].record.clear();
+    }
+
+    /// Up again, as if nothing had been: ejection, overload, ghosts and the rules that closed it.
+    pub(crate) fn clear(&mut self, index: usize, now: Instant) {
+        self.change(index, now, |slot| slot.clear());
+    }
+
+    /// Whether another endpoint of its pool takes requests.
+    fn others(&self, index: usize) -> bool {
+        let slot = &self.slots[index];
+        let mut members = self.pools[slot.pool].members.iter().flatten().map(|other| *other as usize);
+        members.any(|other| other != index && self.slots[other].open)
+    }
+
+    /// At most half of a pool, and never the last.
+    fn may_eject(&self, index: usize) -> bool {
+        let slot = &self.slots[index];
+        let members = self.pools[slot.pool].members.iter().flatten().map(|other| &self.slots[*other as usize]);
+        let (mut all, mut out) = (0, 0);
+        for member in members.filter(|member| member.stays()) {
+            all += 1;
+            out += usize::from(matches!(member.record.phase, Phase::Ejected { .. } | Phase::Probation { .. }));
+        }
+        let already = usize::from(matches!(slot.record.phase, Phase::Probation { .. }));
+        (out + 1 - already) * 2 <= all && self.others(index)
+    }
+}

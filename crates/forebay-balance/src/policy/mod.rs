@@ -1,0 +1,38 @@
+//! The pure core: which endpoint has the least work for its power, who may have its places, and which endpoints take
+//! part. No I/O, no clock: `now` is an argument.
+
+mod busy;
+mod ended;
+mod foreign;
+mod outlier;
+mod picker;
+mod places;
+mod pool;
+mod routes;
+mod slot;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod watch;
+mod weight;
+
+pub(crate) use ended::Ended;
+pub use outlier::Outlier;
+pub use picker::PickReason;
+pub(crate) use picker::{Ask, Claim, New, Picked, Picker, Settings};
+pub(crate) use pool::Pool;
+pub use pool::{Offset, Policy};
+pub(crate) use routes::{Guest, Route, Routes};
+pub use slot::EndpointState;
+pub(crate) use slot::{Check, Slot};
+pub(crate) use watch::Heard;
+pub use weight::SlowStart;
+
+/// Why nothing was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PickError {
+    /// Every endpoint drains, is down, or was excluded.
+    NoEndpoint,
+    /// Those that may be picked are full, or what they have free is reserved.
+    AtCapacity,
+}

@@ -1,0 +1,438 @@
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use forebay_core::Class;
+
+use super::pool::{Offset, Policy, Pool};
+use super::routes::{Guest, Routes};
+use super::slot::{Check, Slot};
+use super::weight::{SlowStart, Starting};
+use super::{Outlier, PickError};
+
+/// What a [`Picker`] goes by.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) policy: Policy,
+    pub(crate) offset: Offset,
+    /// `None`: nobody is ejected, and failing fast attracts.
+    pub(crate) outlier: Option<Outlier>,
+    pub(crate) slow_start: Option<SlowStart>,
+    /// Below this part of the weight health is ignored, 0 to 1.
+    pub(crate) panic_threshold: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            offset: Offset::default(),
+            outlier: Some(Outlier::default()),
+            slow_start: None,
+            panic_threshold: 0.5,
+        }
+    }
+}
+
+/// How an endpoint comes in, or what it is changed to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct New {
+    pub(crate) pool: usize,
+    pub(crate) weight: u16,
+    pub(crate) max_concurrency: Option<u32>,
+    /// It gets nothing before a health check has succeeded.
+    pub(crate) checked: bool,
+    /// It will be asked for its load.
+    pub(crate) probed: bool,
+}
+
+/// By what right a place is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) pool: usize,
+    /// The class that borrows it, if it is in a pool of others.
+    pub(crate) guest: Option<Class>,
+}
+
+/// Why an endpoint was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PickReason {
+    /// By the [`Policy`].
+    Load,
+    /// By its [`AffinityKey`](forebay_core::AffinityKey).
+    Affinity,
+    /// In a later pool of its route, as those before had no place.
+    Spill,
+    /// As a guest in a pool of others.
+    Borrow,
+    /// As another endpoint did not get it.
+    Redial,
+}
+
+impl PickReason {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Load, Self::Affinity, Self::Spill, Self::Borrow, Self::Redial];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Affinity => "affinity",
+            Self::Spill => "spill",
+            Self::Borrow => "borrow",
+            Self::Redial => "redial",
+        }
+    }
+}
+
+/// Who asks for an endpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Ask {
+    pub(crate) class: Class,
+    pub(crate) claim: Option<Claim>,
+    /// Requests with the same key belong together.
+    pub(crate) key: Option<u64>,
+}
+
+/// What was picked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Picked {
+    pub(crate) index: usize,
+    pub(crate) claim: Claim,
+    /// The number of the pick.
+    pub(crate) ticket: u64,
+    /// It tries an endpoint that was ejected.
+    pub(crate) trial: bool,
+    pub(crate) reason: PickReason,
+}
+
+/// Picks, and keeps places for those who reserved one.
+///
+/// A reservation is of a pool, not of an endpoint. What is reserved there never exceeds what is free, unless a bound was
+/// lowered or an endpoint closed since: so a pick by reservation finds room.
+#[derive(Debug)]
+pub(crate) struct Picker {
+    pub(super) settings: Settings,
+    pub(super) routes: Routes,
+    pub(super) slots: Vec<Slot>,
+    /// Slots that nobody uses.
+    vacant: Vec<usize>,
+    gone: Vec<usize>,
+    pub(super) pools: Vec<Pool>,
+    ticket: u64,
+    /// When time alone changes which slot.
+    due: BTreeSet<(Instant, usize)>,
+    /// Places have come free since [`take_opened`](Self::take_opened).
+    pub(super) opened: bool,
+    random: u64,
+    /// From when the windows of error counts are numbered.
+    pub(super) epoch: Instant,
+}
+
+impl Picker {
+    pub(crate) fn new(settings: Settings, routes: Routes, pools: usize, seed: u64, now: Instant) -> Self {
+        Self {
+            settings,
+            routes,
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            gone: Vec::new(),
+            pools: (0..pools.max(1)).map(|_| Pool::default()).collect(),
+            ticket: 0,
+            due: BTreeSet::new(),
+            opened: false,
+            random: seed | 1,
+            epoch: now,
+        }
+    }
+
+    pub(crate) fn slot(&self, index: usize) -> &Slot {
+        &self.slots[index]
+    }
+
+    pub(crate) fn pools(&self) -> &[Pool] {
+        &self.pools
+    }
+
+    /// When [`advance`](Self::advance) has something to do.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Whether places have come free since it was last asked.
+    pub(crate) const fn take_opened(&mut self) -> bool {
+        std::mem::replace(&mut self.opened, false)
+    }
+
+    /// Does what time alone brings.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        while let Some((at, index)) = self.due.first().copied()
+            && at <= now
+        {
+            self.change(index, now, |slot| slot.tick(now));
+            self.spread_foreign(self.slots[index].pool, now);
+        }
+    }
+
+    pub(crate) const fn has_opened(&self) -> bool {
+        self.opened
+    }
+
+    /// Whoever waits looks for a place again.
+    pub(crate) const fn look_again(&mut self) {
+        self.opened = true;
+    }
+
+    /// Adds an endpoint; its index. O(endpoints) where the pool has to grow.
+    pub(crate) fn insert(&mut self, new: New, now: Instant) -> usize {
+        let index = self.vacant.pop().unwrap_or(self.slots.len());
+        let leaf = self.pools[new.pool].join(index as u32); // far fewer endpoints than u32 has numbers
+        let slot = Slot::new(new.pool, leaf);
+        if index == self.slots.len() {
+            self.slots.push(slot);
+        } else {
+            self.slots[index] = slot;
+        }
+        if new.checked {
+            self.slots[index].check = Check::New;
+        }
+        let starting = self.settings.slow_start.filter(|_| !new.checked);
+        self.slots[index].starting = starting.map(|config| Starting::new(config, now));
+        self.update(index, new, now);
+        index
+    }
+
+    /// Changes what an endpoint was inserted as; its counters stay, also if it was removed. Its pool stays, too.
+    pub(crate) fn update(&mut self, index: usize, new: New, now: Instant) {
+        self.change(index, now, |slot| {
+            slot.base = new.weight;
+            slot.max_concurrency = new.max_concurrency;
+            slot.removed = false;
+            if !new.checked {
+                slot.check = Check::Unchecked;
+            } else if slot.check == Check::Unchecked {
+                slot.check = Check::New;
+            }
+            slot.asked(new.probed);
+        });
+        self.spread_foreign(new.pool, now);
+    }
+
+    /// Picks no more there. It is gone once nothing is in flight.
+    pub(crate) fn remove(&mut self, index: usize, now: Instant) {
+        self.change(index, now, |slot| slot.removed = true);
+        self.retire(index);
+    }
+
+    /// The endpoints that are gone since this was last asked.
+    pub(crate) fn take_gone(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.gone)
+    }
+
+    /// Frees the slot of an endpoint that was removed once nothing is in flight.
+    pub(super) fn retire(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        if !slot.removed || slot.own > 0 {
+            return;
+        }
+        if let Some(at) = slot.due.take() {
+            self.due.remove(&(at, index));
+        }
+        self.pools[slot.pool].leave(slot.leaf);
+        self.vacant.push(index);
+        self.gone.push(index);
+    }
+
+    /// Changes an endpoint, and all that follows from it. O(log endpoints); O(endpoints) where a panic starts or ends.
+    pub(crate) fn change(&mut self, index: usize, now: Instant, change: impl FnOnce(&mut Slot)) {
+        let slot = &mut self.slots[index];
+        let (of, due) = (slot.pool, slot.due);
+        let pool = &mut self.pools[of];
+        let open = pool.open();
+        pool.change(slot, self.settings.offset, now, change);
+        reschedule(&mut self.due, index, due, slot.due);
+        let panic = pool.should_panic(self.settings.panic_threshold);
+        if panic != pool.panic {
+            pool.panic = panic;
+            for index in pool.members.clone().into_iter().flatten() {
+                let slot = &mut self.slots[index as usize];
+                let due = slot.due;
+                pool.change(slot, self.settings.offset, now, |_| ());
+                reschedule(&mut self.due, index as usize, due, slot.due);
+            }
+        }
+        self.opened |= self.pools[of].open() > open;
+    }
+
+    /// Takes a place at the best endpoint of the first pool of its route that has one for it. A claim is used up,
+    /// whatever comes of it.
+    ///
+    /// O(log endpoints) for each that is excluded, and once more; O(endpoints) where nothing can be picked.
+    pub(crate) fn pick(&mut self, ask: Ask, excluded: &[usize], now: Instant) -> Result<Picked, PickError> {
+        self.advance(now);
+        // What is unreserved is open for it alone, as nobody gets in between.
+        self.swap(ask.claim, |picker| {
+            if let Some(claim) = ask.claim {
+                picker.unreserve(claim);
+            }
+            picker.exclude(excluded, true);
+            let picked = picker.pick_by_route(ask, now);
+            picker.exclude(excluded, false);
+            picked
+        })
+    }
+
+    /// Gives one place up for another; whether places came free is judged at the end.
+    fn swap(
+        &mut self,
+        from: Option<Claim>,
+        swap: impl FnOnce(&mut Self) -> Result<Picked, PickError>,
+    ) -> Result<Picked, PickError> {
+        let Some(from) = from else { return swap(self) };
+        let (opened, open) = (self.opened, self.pools[from.pool].open());
+        let picked = swap(self);
+        let lent = from.guest.is_some() && picked.is_ok_and(|picked| picked.claim != from);
+        self.opened = opened || lent || self.pools[from.pool].open() > open;
+        picked
+    }
+
+    fn pick_by_route(&mut self, ask: Ask, now: Instant) -> Result<Picked, PickError> {
+        let mut station = 0;
+        while let Some((pool, guest)) = self.routes.of(ask.class, station) {
+            let owed = ask.claim.is_some_and(|claim| claim.pool == pool);
+            if (owed || self.admits(pool, guest, ask.class))
+                && let Some(index) = self.choose(pool)
+            {
+                let reason = match (guest, station) {
+                    (Some(_), _) => PickReason::Borrow,
+                    (None, 0) => PickReason::Load,
+                    (None, _) => PickReason::Spill,
+                };
+                return Ok(self.take(index, guest.map(|_| ask.class), reason, now));
+            }
+            station += 1;
+        }
+        Err(self.why_none(ask.class))
+    }
+
+    fn choose(&mut self, pool: usize) -> Option<usize> {
+        let random = &mut self.random;
+        let chosen = self.pools[pool].choose(self.settings.policy, || next(random))?;
+        Some(chosen as usize)
+    }
+
+    fn take(&mut self, index: usize, guest: Option<Class>, reason: PickReason, now: Instant) -> Picked {
+        self.ticket += 1;
+        let ticket = self.ticket;
+        let slot = &mut self.slots[index];
+        slot.last_pick = ticket;
+        slot.picks += 1;
+        let claim = Claim { pool: slot.pool, guest };
+        let pool = &mut self.pools[slot.pool];
+        if let Some(class) = guest {
+            pool.borrowed[class.index()] += 1;
+        }
+        pool.occupy(slot, self.settings.offset, true);
+        let trial = slot.begin_trial(ticket);
+        if trial {
+            pool.change(slot, self.settings.offset, now, |_| ());
+        }
+        Picked { index, claim, ticket, trial, reason }
+    }
+
+    /// Whether a place of the pool is open for the class.
+    pub(super) fn admits(&self, pool: usize, guest: Option<Guest>, class: Class) -> bool {
+        let pool = &self.pools[pool];
+        match guest {
+            None => pool.open() > 0,
+            Some(guest) => pool.open() > guest.keep && pool.borrowed[class.index()] < guest.at_most,
+        }
+    }
+
+    fn exclude(&mut self, excluded: &[usize], out: bool) {
+        for &index in excluded {
+            let slot = &self.slots[index];
+            let pool = &mut self.pools[slot.pool];
+            if pool.members[slot.leaf as usize] == Some(index as u32) {
+                pool.exclude(slot, self.settings.offset, out); // or else it is gone by now
+            }
+        }
+    }
+
+    /// Gives the place at `from` back and takes one elsewhere, in one step, so that nobody gets in between; on an error
+    /// all is as it was.
+    pub(crate) fn shift(
+        &mut self,
+        from: &Picked,
+        class: Class,
+        excluded: &[usize],
+        now: Instant,
+    ) -> Result<Picked, PickError> {
+        self.advance(now);
+        self.swap(Some(from.claim), |picker| {
+            picker.vacate(from);
+            picker.exclude(excluded, true);
+            let picked = picker.pick_by_route(Ask { class, ..Ask::default() }, now);
+            picker.exclude(excluded, false);
+            if picked.is_err() {
+                let slot = &mut picker.slots[from.index];
+                let pool = &mut picker.pools[slot.pool];
+                if let Some(class) = from.claim.guest {
+                    pool.borrowed[class.index()] += 1;
+                }
+                pool.occupy(slot, picker.settings.offset, true);
+            }
+            picked
+        })
+        .map(|picked| {
+            self.retire(from.index);
+            Picked { reason: PickReason::Redial, ..picked }
+        })
+    }
+
+    /// One request less there.
+    pub(super) fn vacate(&mut self, picked: &Picked) {
+        let slot = &mut self.slots[picked.index];
+        let pool = &mut self.pools[slot.pool];
+        let open = pool.open();
+        if let Some(class) = picked.claim.guest {
+            let borrowed = &mut pool.borrowed[class.index()];
+            *borrowed = borrowed.saturating_sub(1);
+            self.opened = true; // a guest may have it, also where the pool's open places are as many as before
+        }
+        pool.occupy(slot, self.settings.offset, false);
+        self.opened |= pool.open() > open;
+    }
+
+    fn why_none(&self, class: Class) -> PickError {
+        let mut station = 0;
+        while let Some((pool, _)) = self.routes.of(class, station) {
+            let mut members = self.pools[pool].members.iter().flatten();
+            if members.any(|index| self.slots[*index as usize].open) {
+                return PickError::AtCapacity;
+            }
+            station += 1;
+        }
+        PickError::NoEndpoint
+    }
+
+    pub(super) fn random(&mut self) -> f64 {
+        next(&mut self.random) as f64 / u64::MAX as f64
+    }
+}
+
+fn reschedule(due: &mut BTreeSet<(Instant, usize)>, index: usize, before: Option<Instant>, after: Option<Instant>) {
+    if before != after {
+        before.map(|at| due.remove(&(at, index)));
+        after.map(|at| due.insert((at, index)));
+    }
+}
+
+/// Marsaglia's xorshift64*: enough for a draw.
+const fn next(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_F491_4F6C_DD1D)
+}

@@ -1,0 +1,251 @@
+use std::time::{Duration, Instant};
+
+use super::slot::Slot;
+use super::tree::{Key, Tree};
+use super::weight::UNIT;
+
+/// By what an endpoint is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Policy {
+    /// The least load for the weight, of all: exact weighted least connections. O(log endpoints).
+    #[default]
+    LeastConn,
+    /// The lesser of two that are drawn in proportion to their weights. O(endpoints).
+    P2c,
+    /// In turn, by weight and spread evenly, whatever the load (nginx's smooth weighted round robin). O(endpoints).
+    RoundRobin,
+}
+
+/// What is added to the load before it is divided by the weight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Offset {
+    /// Nothing, as in nginx.
+    Zero,
+    /// Half a request: counts are then a Webster apportionment, and shares follow the weights also when little is in
+    /// flight.
+    #[default]
+    Half,
+    /// A request, as in Linux Virtual Server.
+    One,
+}
+
+impl Offset {
+    const fn units(self) -> u64 {
+        UNIT as u64
+            * match self {
+                Self::Zero => 0,
+                Self::Half => 1,
+                Self::One => 2,
+            }
+    }
+}
+
+/// The mean service time before anything is known, and its limits.
+const FIRST_MEAN: Duration = Duration::from_secs(1);
+const LEAST_MEAN: f64 = 0.01;
+const LARGEST_MEAN: f64 = 30.0;
+
+/// Endpoints that share requests.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    tree: Tree,
+    /// The slot at each leaf; `None`: free.
+    pub(super) members: Vec<Option<u32>>,
+    /// Smooth round robin: what each leaf is owed.
+    owed: Vec<i64>,
+    /// The sum of [`Slot::room`].
+    free: u64,
+    /// Open endpoints without a bound.
+    unbounded: usize,
+    pub(super) reserved: u64,
+    /// Places taken or reserved by classes that only borrow here.
+    pub(super) borrowed: [u32; 16],
+    /// Our own requests.
+    pub(super) own: u64,
+    /// The sum of the weights in use of those that are open, in 1/256.
+    pub(crate) weight: u64,
+    /// The sums of the base weights of those that are known and stay, and of the healthy ones among these.
+    pub(crate) known: u64,
+    pub(crate) healthy: u64,
+    /// Healthy ones without `max_concurrency`.
+    exposed: usize,
+    pub(crate) panic: bool,
+    /// Of successes, in seconds.
+    mean: Option<f64>,
+}
+
+/// What one slot adds to the sums.
+#[derive(Clone, Copy)]
+struct Share {
+    room: u32,
+    unbounded: bool,
+    weight: u64,
+    known: u64,
+    healthy: u64,
+    exposed: bool,
+    own: u64,
+}
+
+impl Share {
+    fn of(slot: &Slot) -> Self {
+        let healthy = slot.healthy();
+        let known = slot.stays() && slot.check != super::Check::New;
+        Self {
+            room: slot.room(),
+            unbounded: slot.is_unbounded(),
+            weight: if slot.open { u64::from(slot.weight) } else { 0 },
+            known: if known { u64::from(slot.base) } else { 0 },
+            healthy: if healthy { u64::from(slot.base) } else { 0 },
+            exposed: healthy && slot.max_concurrency.is_none(),
+            own: u64::from(slot.own),
+        }
+    }
+}
+
+impl Pool {
+    /// A leaf for a slot.
+    pub(super) fn join(&mut self, index: u32) -> u32 {
+        if let Some(leaf) = self.members.iter().position(Option::is_none) {
+            self.members[leaf] = Some(index);
+            return leaf as u32;
+        }
+        self.members.push(Some(index));
+        self.owed.push(0);
+        self.tree.push()
+    }
+
+    pub(super) fn leave(&mut self, leaf: u32) {
+        self.members[leaf as usize] = None;
+        self.owed[leaf as usize] = 0;
+        self.tree.set(leaf, Key::CLOSED);
+    }
+
+    fn add(&mut self, share: Share) {
+        self.free += u64::from(share.room);
+        self.unbounded += usize::from(share.unbounded);
+        self.weight += share.weight;
+        self.known += share.known;
+        self.healthy += share.healthy;
+        self.exposed += usize::from(share.exposed);
+        self.own += share.own;
+    }
+
+    fn subtract(&mut self, share: Share) {
+        self.free -= u64::from(share.room);
+        self.unbounded -= usize::from(share.unbounded);
+        self.weight -= share.weight;
+        self.known -= share.known;
+        self.healthy -= share.healthy;
+        self.exposed -= usize::from(share.exposed);
+        self.own -= share.own;
+    }
+
+    /// Changes a slot in any way, and with it the sums and the tree. O(log endpoints).
+    pub(super) fn change(&mut self, slot: &mut Slot, offset: Offset, now: Instant, change: impl FnOnce(&mut Slot)) {
+        self.subtract(Share::of(slot));
+        change(slot);
+        slot.derive(self.panic, now);
+        self.add(Share::of(slot));
+        self.place(slot, offset);
+    }
+
+    /// One request more or less there, and nothing else. O(log endpoints).
+    pub(super) fn occupy(&mut self, slot: &mut Slot, offset: Offset, more: bool) {
+        let before = slot.room();
+        slot.occupy(more, self.panic);
+        self.own = if more { self.own + 1 } else { self.own.saturating_sub(1) };
+        self.free = self.free - u64::from(before) + u64::from(slot.room());
+        self.place(slot, offset);
+    }
+
+    fn place(&mut self, slot: &Slot, offset: Offset) {
+        let weight = if slot.open && slot.takes_more() { slot.weight } else { 0 };
+        let work = 2 * slot.load_units() + offset.units();
+        self.tree.set(slot.leaf, Key { work, weight, ticket: slot.last_pick });
+    }
+
+    /// Leaves a slot out of the picks until it is [`change`](Self::change)d or [`occupy`](Self::occupy)ed.
+    pub(super) fn exclude(&mut self, slot: &Slot, offset: Offset, excluded: bool) {
+        if excluded {
+            self.tree.set(slot.leaf, Key::CLOSED);
+        } else {
+            self.place(slot, offset);
+        }
+    }
+
+    /// Whether health should be ignored: more than half of the weight is gone and what is left could be overrun, or
+    /// nothing is left. Envoy's panic threshold, but not where bounds protect the rest.
+    pub(super) fn should_panic(&self, threshold: f64) -> bool {
+        self.known > 0
+            && (self.healthy == 0 || self.exposed > 0 && (self.healthy as f64) < threshold * self.known as f64)
+    }
+
+    /// Places that nobody has reserved; `u64::MAX`: any number.
+    pub(crate) const fn open(&self) -> u64 {
+        if self.unbounded > 0 { u64::MAX } else { self.free.saturating_sub(self.reserved) }
+    }
+
+    /// Chooses an endpoint; `random` is a draw of 64 bits.
+    pub(super) fn choose(&mut self, policy: Policy, mut random: impl FnMut() -> u64) -> Option<u32> {
+        let leaf = match policy {
+            Policy::LeastConn => self.tree.best(),
+            Policy::P2c => {
+                let one = self.draw(random())?;
+                let other = self.draw(random())?;
+                let keys = self.tree.keys();
+                Some(if keys[one as usize].beats(&keys[other as usize]) { one } else { other })
+            }
+            Policy::RoundRobin => self.turn(),
+        }?;
+        self.members[leaf as usize]
+    }
+
+    fn draw(&self, random: u64) -> Option<u32> {
+        let total: u64 = self.tree.keys().iter().map(|key| u64::from(key.weight)).sum();
+        let mut at = (u128::from(random) * u128::from(total) >> 64) as u64;
+        let open = self.tree.keys().iter().enumerate().filter(|(_, key)| key.weight > 0);
+        for (leaf, key) in open {
+            if at < u64::from(key.weight) {
+                return Some(leaf as u32);
+            }
+            at -= u64::from(key.weight);
+        }
+        None
+    }
+
+    fn turn(&mut self) -> Option<u32> {
+        let keys = self.tree.keys();
+        let mut total = 0;
+        for (owed, key) in self.owed.iter_mut().zip(keys).filter(|(_, key)| key.weight > 0) {
+            *owed += i64::from(key.weight);
+            total += i64::from(key.weight);
+        }
+        let open = (0..keys.len()).filter(|leaf| keys[*leaf].weight > 0);
+        let next = open.max_by_key(|leaf| (self.owed[*leaf], std::cmp::Reverse(*leaf)))?;
+        self.owed[next] -= total;
+        Some(next as u32)
+    }
+
+    /// The mean service time; a guess before the first success.
+    pub(super) fn mean(&self) -> Duration {
+        self.mean.map_or(FIRST_MEAN, |mean| Duration::from_secs_f64(mean.clamp(LEAST_MEAN, LARGEST_MEAN)))
+    }
+
+    /// A success that took so long: a moving average with the weight 1/32.
+    pub(super) fn succeeded(&mut self, took: Duration) {
+        let took = took.as_secs_f64();
+        self.mean = Some(self.mean.map_or(took, |mean| mean + (took - mean) / 32.0));
+    }
+
+    /// For which leaves a request may go, with the slot: those that are open and have room.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = u32> {
+        let open = self.tree.keys().iter().zip(&self.members).filter(|(key, _)| key.weight > 0);
+        open.filter_map(|(_, member)| *member)
+    }
+
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.unbounded == 0
+    }
+}

@@ -1,0 +1,261 @@
+use std::time::Instant;
+
+use super::busy::{Busy, Ghosts};
+use super::foreign::Foreign;
+use super::outlier::{Phase, Record};
+use super::picker::New;
+use super::weight::{self, Starting, UNIT};
+use crate::probe::CloseCause;
+
+/// No bound.
+pub(super) const UNBOUNDED: u32 = u32::MAX;
+
+/// What health checks say of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// It is not checked.
+    Unchecked,
+    /// Not one check has succeeded yet.
+    New,
+    /// So many failures running.
+    Up { failed: u8 },
+    /// So many successes running.
+    Down { passed: u8 },
+}
+
+/// Why an endpoint gets requests or not; what a snapshot says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndpointState {
+    /// It gets requests.
+    Up,
+    /// No health check has succeeded yet.
+    New,
+    /// Health checks fail.
+    Down,
+    /// It failed too often and is left out for a while.
+    Ejected,
+    /// Ejected before: one request tries it.
+    Probation,
+    /// A rule closed it.
+    Closed(CloseCause),
+    /// It asked for a pause (`Retry-After`).
+    Paused,
+    /// It has the weight 0, or was removed and still has requests.
+    Draining,
+}
+
+/// One endpoint.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    pub(crate) pool: usize,
+    pub(super) leaf: u32,
+    pub(crate) base: u16,
+    pub(crate) max_concurrency: Option<u32>,
+    pub(crate) removed: bool,
+    pub(crate) own: u32,
+    pub(crate) picks: u64,
+    pub(super) last_pick: u64,
+    /// By [`Outcome`](forebay_core::Outcome).
+    pub(crate) outcomes: [u64; 4],
+    pub(super) foreign: Foreign,
+    /// What the foreign load counts as now, in 1/256 requests.
+    pub(super) foreign_units: u64,
+    pub(super) ghosts: Ghosts,
+    pub(super) check: Check,
+    pub(super) record: Record,
+    pub(super) busy: Busy,
+    pub(super) starting: Option<Starting>,
+    /// Of probes, 0 to 1.
+    pub(super) factor: f32,
+    pub(super) closed: Option<CloseCause>,
+    /// How long what the probes said holds.
+    pub(super) judged_until: Option<Instant>,
+    /// The weight in use, in 1/256.
+    pub(crate) weight: u32,
+    /// Whether it may be picked at all, and then the most at once.
+    pub(super) open: bool,
+    bound: u32,
+    /// When time alone changes it next.
+    pub(super) due: Option<Instant>,
+}
+
+impl Slot {
+    pub(super) const fn new(pool: usize, leaf: u32) -> Self {
+        Self {
+            pool,
+            leaf,
+            base: 0,
+            max_concurrency: None,
+            removed: false,
+            own: 0,
+            picks: 0,
+            last_pick: 0,
+            outcomes: [0; 4],
+            foreign: Foreign::Unasked,
+            foreign_units: 0,
+            ghosts: Ghosts::new(),
+            check: Check::Unchecked,
+            record: Record::new(),
+            busy: Busy::new(),
+            starting: None,
+            factor: 1.0,
+            closed: None,
+            judged_until: None,
+            weight: 0,
+            open: false,
+            bound: 0,
+            due: None,
+        }
+    }
+
+    /// Whether it belongs to the pool for good: it was not drained.
+    pub(super) const fn stays(&self) -> bool {
+        self.base > 0 && !self.removed
+    }
+
+    /// Whether it is healthy, whatever its bounds say.
+    pub(crate) const fn healthy(&self) -> bool {
+        self.stays()
+            && matches!(self.check, Check::Unchecked | Check::Up { .. })
+            && !matches!(self.record.phase, Phase::Ejected { .. })
+            && self.closed.is_none()
+    }
+
+    pub(crate) const fn check(&self) -> Check {
+        self.check
+    }
+
+    /// What it was last inserted as or changed to.
+    pub(crate) fn as_new(&self) -> New {
+        New {
+            pool: self.pool,
+            weight: self.base,
+            max_concurrency: self.max_concurrency,
+            checked: self.check != Check::Unchecked,
+            probed: self.foreign != Foreign::Unasked,
+        }
+    }
+
+    pub(crate) const fn state(&self) -> EndpointState {
+        if !self.stays() {
+            return EndpointState::Draining;
+        }
+        match (self.check, self.record.phase, self.closed) {
+            (Check::New, ..) => EndpointState::New,
+            (Check::Down { .. }, ..) => EndpointState::Down,
+            (_, Phase::Ejected { .. }, _) => EndpointState::Ejected,
+            (_, _, Some(cause)) => EndpointState::Closed(cause),
+            _ if self.busy.paused_until.is_some() => EndpointState::Paused,
+            (_, Phase::Probation { .. }, _) => EndpointState::Probation,
+            _ => EndpointState::Up,
+        }
+    }
+
+    /// Whether it is open and its bound. In a panic health does not count, drain and bounds do.
+    fn bind(&mut self, panic: bool) {
+        self.open =
+            (self.healthy() || panic && self.stays() && self.check != Check::New) && self.busy.paused_until.is_none();
+        let trial = match self.record.phase {
+            Phase::Probation { trial } if !panic => Some(self.own + u32::from(trial.is_none())),
+            _ => None,
+        };
+        let bounds = [self.max_concurrency, self.busy.cap(), trial];
+        self.bound = bounds.into_iter().flatten().min().unwrap_or(UNBOUNDED);
+    }
+
+    /// One request more or less, and what follows from that.
+    pub(super) fn occupy(&mut self, more: bool, panic: bool) {
+        debug_assert!(more || self.own > 0);
+        self.own = if more { self.own.saturating_add(1) } else { self.own.saturating_sub(1) };
+        if matches!(self.record.phase, Phase::Probation { .. }) {
+            self.bind(panic);
+        }
+    }
+
+    /// What follows from all the rest.
+    pub(super) fn derive(&mut self, panic: bool, now: Instant) {
+        self.bind(panic);
+        self.foreign_units = match self.foreign {
+            Foreign::Unasked => 0,
+            Foreign::Unknown => self.foreign_units, // of the others
+            Foreign::Reported { requests, .. } => u64::from(requests) * u64::from(UNIT),
+        };
+        let starting = self.starting.map_or(1.0, |starting| starting.factor(now));
+        if starting >= 1.0 {
+            self.starting = None;
+        }
+        self.weight = weight::effective(self.base, starting * self.factor);
+        let due = [
+            self.ghosts.due(),
+            self.busy.due(),
+            self.foreign.due(),
+            self.starting.map(|starting| starting.due),
+            self.judged_until,
+            if let Phase::Ejected { until } = self.record.phase { until } else { None },
+        ];
+        self.due = due.into_iter().flatten().min();
+    }
+
+    /// What time alone changes.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.ghosts.tick(now);
+        self.busy.tick(now);
+        self.foreign.tick(now);
+        self.record.tick(now);
+        if let Some(starting) = &mut self.starting {
+            starting.tick(now);
+        }
+        if self.judged_until.is_some_and(|until| until <= now) {
+            self.judged_until = None;
+            self.forget_verdict();
+        }
+    }
+
+    /// Probation: this pick tries it, if nobody does yet.
+    pub(super) fn begin_trial(&mut self, ticket: u64) -> bool {
+        let begins = self.record.phase == Phase::Probation { trial: None };
+        if begins {
+            self.record.phase = Phase::Probation { trial: Some(ticket) };
+        }
+        begins
+    }
+
+    /// Probation: the trial told nothing, the next pick is another.
+    pub(super) const fn retry_trial(&mut self) {
+        if matches!(self.record.phase, Phase::Probation { .. }) {
+            self.record.phase = Phase::Probation { trial: None };
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.record.clear();
+        self.busy = Busy::new();
+        self.ghosts = Ghosts::new();
+        self.factor = 1.0;
+        self.closed = None;
+        self.starting = None;
+    }
+
+    pub(crate) const fn is_unbounded(&self) -> bool {
+        self.open && self.bound == UNBOUNDED
+    }
+
+    /// How many more requests it may get where there is a bound, or else 0.
+    pub(super) fn room(&self) -> u32 {
+        if !self.open || self.bound == UNBOUNDED {
+            return 0;
+        }
+        let foreign = u32::try_from(self.foreign_units / u64::from(UNIT)).unwrap_or(u32::MAX);
+        self.bound.saturating_sub(self.own.saturating_add(foreign))
+    }
+
+    pub(super) fn takes_more(&self) -> bool {
+        self.is_unbounded() || self.room() > 0
+    }
+
+    /// Ours, others' and ghosts, in 1/256 requests.
+    pub(crate) fn load_units(&self) -> u64 {
+        (u64::from(self.own) + u64::from(self.ghosts.count())) * u64::from(UNIT) + self.foreign_units
+    }
+}

@@ -1,0 +1,112 @@
+//! What health checks and probes say.
+
+use std::time::{Duration, Instant};
+
+use super::foreign::Foreign;
+use super::picker::Picker;
+use super::slot::{Check, Slot};
+use super::weight::{self, Starting, UNIT};
+use crate::probe::{CloseCause, Verdict};
+
+/// What a probe brought.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard {
+    /// Running and waiting requests, if it says so.
+    pub(crate) requests: Option<u32>,
+    /// Our own in flight there when it was sent.
+    pub(crate) own_sent: u32,
+    /// What the rules say.
+    pub(crate) verdict: Verdict,
+    /// How long it holds.
+    pub(crate) valid: Duration,
+}
+
+impl Picker {
+    /// A health check has ended; `up` successes or `down` failures running change the endpoint's state.
+    pub(crate) fn checked(&mut self, index: usize, good: bool, up: u8, down: u8, now: Instant) {
+        let slow_start = self.settings.slow_start;
+        let next = match (self.slots[index].check, good) {
+            (Check::Unchecked, _) => Check::Unchecked, // it is not checked any more
+            (Check::New | Check::Up { .. }, true) => Check::Up { failed: 0 }, // New => Up: the first is enough
+            (Check::New, false) => Check::New,
+            (Check::Up { failed }, false) if failed + 1 >= down => Check::Down { passed: 0 },
+            (Check::Up { failed }, false) => Check::Up { failed: failed + 1 },
+            (Check::Down { passed }, true) if passed + 1 >= up => Check::Up { failed: 0 },
+            (Check::Down { passed }, true) => Check::Down { passed: passed + 1 },
+            (Check::Down { .. }, false) => Check::Down { passed: 0 },
+        };
+        let comes = matches!(next, Check::Up { .. }) && !matches!(self.slots[index].check, Check::Up { .. });
+        if next != self.slots[index].check {
+            self.change(index, now, |slot| {
+                slot.check = next;
+                if comes {
+                    slot.starting = slow_start.map(|config| Starting::new(config, now));
+                }
+            });
+        }
+    }
+
+    /// A probe was answered.
+    pub(crate) fn heard(&mut self, index: usize, heard: &Heard, now: Instant) {
+        self.change(index, now, |slot| {
+            let until = now + heard.valid;
+            slot.foreign = match heard.requests {
+                Some(requests) => Foreign::of(requests, heard.own_sent, slot.own, until),
+                None if slot.foreign == Foreign::Unasked => Foreign::Unasked,
+                None => Foreign::Unknown,
+            };
+            slot.judged_until = Some(until);
+            match heard.verdict {
+                Verdict::Factor(factor) => {
+                    slot.factor = weight::step(slot.factor, factor);
+                    slot.closed = None;
+                }
+                Verdict::Close(cause) => slot.closed = Some(cause),
+            }
+        });
+        self.spread_foreign(self.slots[index].pool, now);
+    }
+
+    /// Gives those whose load is unknown as much foreign load for their weight as the others of the pool have. O(1)
+    /// where all is known, or else O(endpoints).
+    pub(super) fn spread_foreign(&mut self, pool: usize, now: Instant) {
+        let members: Vec<usize> = self.pools[pool].members.iter().flatten().map(|index| *index as usize).collect();
+        if !members.iter().any(|index| self.slots[*index].foreign == Foreign::Unknown) {
+            return;
+        }
+        let (mut requests, mut weights) = (0_u64, 0_u64);
+        for index in &members {
+            if let Foreign::Reported { requests: reported, .. } = self.slots[*index].foreign {
+                requests += u64::from(reported);
+                weights += u64::from(self.slots[*index].base);
+            }
+        }
+        for index in members {
+            let slot = &self.slots[index];
+            if slot.foreign == Foreign::Unknown {
+                let mean = u128::from(requests) * u128::from(UNIT) * u128::from(slot.base) / u128::from(weights.max(1));
+                let units = u64::try_from(mean).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
+                if units != slot.foreign_units {
+                    self.change(index, now, |slot| slot.foreign_units = units);
+                }
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Whether it is asked for its load from now on.
+    pub(super) fn asked(&mut self, probed: bool) {
+        match (probed, self.foreign) {
+            (true, Foreign::Unasked) => self.foreign = Foreign::Unknown,
+            (false, _) => (self.foreign, self.foreign_units) = (Foreign::Unasked, 0),
+            _ => {}
+        }
+    }
+
+    /// What rules said is long past: no reason to slow an endpoint, or to close it, unless a GPU is broken.
+    pub(super) fn forget_verdict(&mut self) {
+        self.factor = 1.0;
+        self.closed = self.closed.filter(|cause| matches!(cause, CloseCause::GpuFault(_)));
+    }
+}

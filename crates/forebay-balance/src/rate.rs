@@ -1,0 +1,45 @@
+use std::time::{Duration, Instant};
+
+/// How many events a second there are, over the last second or more.
+#[derive(Debug, Default)]
+pub(crate) struct Rate {
+    since: Option<Instant>,
+    count: u32,
+    per_second: f64,
+}
+
+impl Rate {
+    pub(crate) fn event(&mut self, now: Instant) {
+        let since = *self.since.get_or_insert(now);
+        self.count = self.count.saturating_add(1);
+        let took = now.saturating_duration_since(since);
+        if took >= Duration::from_secs(1) {
+            self.per_second = f64::from(self.count) / took.as_secs_f64();
+            (self.since, self.count) = (Some(now), 0);
+        }
+    }
+
+    /// When somebody who comes behind `waiting` others may come again: when these are served, 1 to 32 s.
+    pub(crate) fn retry_after(&self, waiting: usize) -> Duration {
+        let seconds = if self.per_second > 0.0 { waiting as f64 / self.per_second } else { 1.0 };
+        Duration::from_secs_f64(seconds.ceil().clamp(1.0, 32.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r7_who_is_refused_comes_back_when_the_queue_is_served() {
+        let start = crate::core::now();
+        let mut rate = Rate::default();
+        assert_eq!(rate.retry_after(1000), Duration::from_secs(1), "nothing is known yet");
+        for tenth in 0..=20 {
+            rate.event(start + Duration::from_millis(100 * tenth));
+        }
+        assert_eq!(rate.retry_after(0), Duration::from_secs(1));
+        assert_eq!(rate.retry_after(100), Duration::from_secs(10));
+        assert_eq!(rate.retry_after(1_000_000), Duration::from_secs(32));
+    }
+}

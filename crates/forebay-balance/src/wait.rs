@@ -1,0 +1,147 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use forebay_core::{Class, Deadline, Reason};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::capacity::Place;
+use crate::core::Core;
+use crate::policy::Claim;
+
+/// What a request meets that has reserved no place and finds none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnFull {
+    /// It waits its turn, first come first served, at most `len` of them and each for `timeout` at most (or its
+    /// `Deadline`, if that is earlier). The default: 1024, 1 s.
+    Wait {
+        /// The most that wait; more are refused.
+        len: usize,
+        /// The longest wait.
+        timeout: Duration,
+    },
+    /// It is refused at once.
+    Reject,
+}
+
+impl Default for OnFull {
+    fn default() -> Self {
+        Self::Wait { len: 1024, timeout: Duration::from_secs(1) }
+    }
+}
+
+/// One who waits for a place.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) class: Class,
+    /// Whether it is counted as queued.
+    counted: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting(Option<Waker>),
+    Granted(Place, Option<Waker>),
+    Over,
+}
+
+impl Waiter {
+    /// A place was reserved for it. Under the ledger's lock: no waker is woken or dropped here.
+    pub(crate) fn grant(&self, core: &Arc<Core>, claim: Claim) {
+        let mut state = self.lock();
+        let waker = if let State::Waiting(waker) = &mut *state { waker.take() } else { None };
+        *state = State::Granted(Place::new(core, claim), waker);
+    }
+
+    pub(crate) fn wake(&self) {
+        let waker = if let State::Granted(_, waker) = &mut *self.lock() { waker.take() } else { None };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for a place to be reserved. Dropped at any point it leaves the queue, and a place that it was granted goes to
+/// the next.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    core: Arc<Core>,
+    waiter: Arc<Waiter>,
+    until: Pin<Box<Sleep>>,
+    /// What is said if that passes.
+    late: Reason,
+}
+
+impl Turn {
+    /// Joins the queue; one that had a reservation goes to its front. `None`: it is full, or nobody may wait.
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        class: Class,
+        counted: bool,
+        deadline: Option<Deadline>,
+        redeemer: bool,
+    ) -> Option<Self> {
+        let OnFull::Wait { len, timeout } = core.on_full else { return None };
+        let patience = Instant::now() + timeout;
+        let deadline = deadline.map(|deadline| Instant::from_std(deadline.instant())).filter(|at| *at < patience);
+        let (until, late) = deadline.map_or((patience, Reason::AtCapacity), |at| (at, Reason::DeadlineExceeded));
+        let waiter = Arc::new(Waiter { class, counted, state: Mutex::new(State::Waiting(None)) });
+        let mut ledger = core.ledger();
+        if ledger.waiting.len() >= len {
+            return None;
+        }
+        if redeemer {
+            ledger.waiting.push_front(Arc::clone(&waiter));
+        } else {
+            ledger.waiting.push_back(Arc::clone(&waiter));
+        }
+        ledger.demand[class].queued += u64::from(counted);
+        drop(ledger);
+        core.keep_awake();
+        // A place may have come free since it was looked for.
+        core.change(|ledger| ledger.picker.look_again());
+        Some(Self { core: Arc::clone(core), waiter, until: Box::pin(sleep_until(until)), late })
+    }
+}
+
+impl Future for Turn {
+    type Output = Result<Place, Reason>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut waker = Some(cx.waker().clone());
+        let mut state = self.waiter.lock();
+        match &mut *state {
+            State::Waiting(known) => std::mem::swap(known, &mut waker),
+            State::Granted(..) => {
+                if let State::Granted(place, _) = std::mem::replace(&mut *state, State::Over) {
+                    drop(state);
+                    return Poll::Ready(Ok(place));
+                }
+            }
+            State::Over => return Poll::Pending, // it was ready before
+        }
+        drop(state);
+        drop(waker); // outside the lock
+        let late = self.late;
+        self.until.as_mut().poll(cx).map(|()| Err(late))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let mut ledger = self.core.ledger();
+        ledger.waiting.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+        ledger.demand[self.waiter.class].queued -= u64::from(self.waiter.counted);
+        drop(ledger);
+        let state = std::mem::replace(&mut *self.waiter.lock(), State::Over);
+        drop(state); // outside the locks: a place goes to the next
+    }
+}
