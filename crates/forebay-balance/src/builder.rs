@@ -1,19 +1,24 @@
 use std::collections::hash_map::RandomState;
 use std::fmt;
+#[cfg(feature = "tower")]
+use std::fmt::Display;
 use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_core::{Class, ConfigError, Outcome};
+use forebay_core::{BoxError, Class, ConfigError, Outcome};
+use futures_core::Stream;
 use http::{HeaderMap, StatusCode};
+use tokio::runtime::Handle;
 
 use crate::core::{Core, now};
+use crate::discover::{Background, Change, Source, follow, source};
 use crate::endpoint::{DEFAULT_POOL, Endpoint};
 use crate::gpu::GpuTable;
 use crate::handle::BalanceHandle;
 use crate::members::Members;
 use crate::policy::{Guest, Offset, Outlier, Picker, Policy, Route, Routes, Settings, SlowStart};
-use crate::redial::RedialMode;
+use crate::redial::{NoRedial, RedialMode};
 use crate::service::{Balance, Shared};
 use crate::wait::OnFull;
 
@@ -22,10 +27,12 @@ pub(crate) type Classify = Arc<dyn Fn(StatusCode, &HeaderMap) -> Outcome + Send 
 
 /// Builds a [`Balance`]. `R` says what may be sent again, and how endpoints are given.
 #[must_use]
-pub struct BalanceBuilder<S, R> {
+pub struct BalanceBuilder<S, R = NoRedial> {
     pub(crate) endpoints: Vec<Endpoint<S>>,
+    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "only that of `Http` holds something"))]
     pub(crate) kind: R,
     pub(crate) options: Options,
+    pub(crate) sources: Vec<Source<S>>,
 }
 
 /// All that does not depend on the service.
@@ -76,13 +83,36 @@ impl<S, R> BalanceBuilder<S, R> {
             checked: false,
             probed: false,
         };
-        Self { endpoints: Vec::new(), kind, options }
+        Self { endpoints: Vec::new(), kind, options, sources: Vec::new() }
     }
 
     /// Adds an endpoint.
     pub fn endpoint(mut self, endpoint: Endpoint<S>) -> Self {
         self.endpoints.push(endpoint);
         self
+    }
+
+    /// Adds a source of endpoints, beside those that were given one by one: a stream of changes. `build` then needs a
+    /// tokio runtime, where the source is followed until it ends or the last clone of the balancer is dropped. An error
+    /// changes nothing. Without any endpoint at first, requests are refused until there are some.
+    pub fn discover<E: Into<BoxError>>(
+        mut self,
+        changes: impl Stream<Item = Result<Change<S>, E>> + Send + 'static,
+    ) -> Self {
+        self.sources.push(source(changes));
+        self
+    }
+
+    /// Adds a tower `Discover` as a source of endpoints, of weight 1 and named by their keys; as
+    /// [`discover`](Self::discover).
+    #[cfg(feature = "tower")]
+    pub fn tower_discover<D>(self, discover: D) -> Self
+    where
+        D: tower::discover::Discover<Service = S> + Send + 'static,
+        D::Key: Display,
+        D::Error: Into<BoxError>,
+    {
+        self.discover(crate::discover::of_tower::OfTower { discover })
     }
 
     /// Sends a class to these pools: to the first that has an open place, or else to the next. A class without a route
@@ -170,7 +200,18 @@ impl<S: Send + Sync + 'static, R: RedialMode> BalanceBuilder<S, R> {
     ///
     /// Every field that is out of range, at once.
     pub fn build(self) -> Result<Balance<S, R>, ConfigError> {
-        self.options.build(self.endpoints, Vec::new())
+        let runtime = runtime(!self.sources.is_empty());
+        let problems = runtime.as_ref().err().cloned().into_iter().collect();
+        let may_be_empty = !self.sources.is_empty();
+        let balance: Balance<S, R> = self.options.build(self.endpoints, may_be_empty, problems)?;
+        if let Ok(Some(runtime)) = runtime {
+            for source in self.sources {
+                let shared = Arc::downgrade(&balance.shared);
+                let task = runtime.spawn(follow(source, shared, |shared: &Shared<S>, change| shared.apply(change)));
+                balance.shared.background.add(task.abort_handle());
+            }
+        }
+        Ok(balance)
     }
 
     /// The balancer, and a handle to watch and change it.
@@ -185,14 +226,21 @@ impl<S: Send + Sync + 'static, R: RedialMode> BalanceBuilder<S, R> {
     }
 }
 
+/// The runtime that background work needs, if there is any.
+pub(crate) fn runtime(needed: bool) -> Result<Option<Handle>, String> {
+    let none = |_| "discovery, checks and probes run in the background: build inside a tokio runtime".to_owned();
+    needed.then(|| Handle::try_current().map_err(none)).transpose()
+}
+
 impl Options {
     /// Builds it of endpoints that are ready to use; `problems`: what is wrong with the others.
     pub(crate) fn build<S, R>(
         self,
         endpoints: Vec<Endpoint<S>>,
+        may_be_empty: bool,
         mut problems: Vec<String>,
     ) -> Result<Balance<S, R>, ConfigError> {
-        if endpoints.is_empty() && problems.is_empty() {
+        if endpoints.is_empty() && !may_be_empty && problems.is_empty() {
             problems.push("endpoints is empty: at least one".to_owned());
         }
         self.check(&mut problems);
@@ -217,7 +265,13 @@ impl Options {
         for endpoint in endpoints {
             members.insert(&core, endpoint)?;
         }
-        let shared = Shared { members, core, ready_timeout: self.ready_timeout, classify: self.classify };
+        let shared = Shared {
+            members,
+            core,
+            ready_timeout: self.ready_timeout,
+            classify: self.classify,
+            background: Background::default(),
+        };
         Ok(Balance::of(Arc::new(shared)))
     }
 

@@ -86,6 +86,7 @@ impl<S> Endpoint<S> {
     }
 
     /// With another service.
+    #[cfg(feature = "client")]
     pub(crate) fn map<T>(self, service: T) -> Endpoint<T> {
         let Self { id, service: _, weight, gpu, max_concurrency, pool } = self;
         Endpoint { id, service, weight, gpu, max_concurrency, pool }

@@ -6,7 +6,8 @@ use forebay_core::{Demand, DemandSource, Outcome, Places, ReplicaState};
 use crate::capacity::Capacity;
 use crate::core::{Core, Ledger, now};
 use crate::endpoint::EndpointId;
-use crate::policy::{Check, EndpointState, New};
+use crate::policy::{Check, EndpointState, Heard, New};
+use crate::probe::Verdict;
 
 /// What a handle can do with a balancer, whatever its services are.
 pub(crate) trait Control: Send + Sync {
@@ -169,6 +170,21 @@ impl BalanceHandle {
     /// among them. Health checks go on. False: no such endpoint.
     pub fn clear(&self, id: &str) -> bool {
         self.change(id, |ledger, index| ledger.picker.clear(index, now()))
+    }
+
+    /// Says whether an endpoint is well, for those whose health nobody checks here: at once, whatever was said before.
+    /// False: no such endpoint.
+    pub fn set_health(&self, id: &str, healthy: bool) -> bool {
+        self.change(id, |ledger, index| ledger.picker.set_health(index, healthy, now()))
+    }
+
+    /// Says what is known of an endpoint that nobody probes here; it holds for `valid`. `requests` are those that run
+    /// and wait there now, ours among them; `None`: unknown, and taken to be as at the others. False: no such endpoint.
+    pub fn report(&self, id: &str, requests: Option<u32>, verdict: Verdict, valid: Duration) -> bool {
+        self.change(id, |ledger, index| {
+            let own_sent = ledger.picker.slot(index).own;
+            ledger.picker.heard(index, &Heard { requests, own_sent, verdict, valid }, now());
+        })
     }
 
     fn update(&self, id: &str, update: impl FnOnce(&mut New)) -> bool {

@@ -111,11 +111,14 @@ mod capacity;
 #[cfg(feature = "client")]
 pub mod client;
 mod core;
+mod discover;
 mod endpoint;
 mod fleet;
 pub mod future;
 mod gpu;
 mod handle;
+#[cfg(feature = "client")]
+mod health;
 mod members;
 mod permit;
 mod policy;
@@ -129,14 +132,19 @@ mod wakers;
 pub use builder::BalanceBuilder;
 pub use capacity::Capacity;
 #[cfg(feature = "client")]
-pub use client::{HttpBalance, HttpEndpoint};
+pub use client::{Dns, HttpBalance, HttpEndpoint};
+pub use discover::Change;
 pub use endpoint::{Endpoint, EndpointId};
 pub use fleet::{Ask, Fleet, Pick, PickError};
 pub use future::Picked;
 pub use gpu::GpuTable;
 pub use handle::{BalanceHandle, EndpointSnapshot, PoolSnapshot};
+#[cfg(feature = "client")]
+pub use health::HttpCheck;
 pub use permit::Permit;
 pub use policy::{EndpointState, Offset, Outlier, PickReason, Policy, SlowStart};
+#[cfg(feature = "client")]
+pub use probe::MetricsProbe;
 pub use redial::{NoRedial, Redial, RedialMode, RedialPolicy, Undispatched};
 pub use service::{Balance, BalanceBody};
 pub use wait::OnFull;

@@ -1,5 +1,5 @@
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use forebay_core::ConfigError;
@@ -16,11 +16,15 @@ pub(crate) struct Node<S> {
     pub(crate) service: S,
 }
 
+/// What is done for each new endpoint, outside all locks but that of the changes.
+type StartWatch<S> = Box<dyn Fn(usize, &Arc<Node<S>>) + Send + Sync>;
+
 /// The services behind the picker's indices. Read without a lock, as each request does; changed one at a time.
-#[derive(Debug)]
 pub(crate) struct Members<S> {
     nodes: ArcSwap<Vec<Option<Arc<Node<S>>>>>,
     changing: Mutex<()>,
+    /// Begins to watch a new endpoint.
+    watch: OnceLock<StartWatch<S>>,
     pub(crate) gpus: GpuTable,
     pub(crate) checked: bool,
     pub(crate) probed: bool,
@@ -28,7 +32,7 @@ pub(crate) struct Members<S> {
 
 impl<S> Members<S> {
     pub(crate) fn new(gpus: GpuTable, checked: bool, probed: bool) -> Self {
-        Self { nodes: ArcSwap::default(), changing: Mutex::default(), gpus, checked, probed }
+        Self { nodes: ArcSwap::default(), changing: Mutex::default(), watch: OnceLock::new(), gpus, checked, probed }
     }
 
     /// The endpoint at an index that is held; `None`: it was removed after its pick.
@@ -39,6 +43,16 @@ impl<S> Members<S> {
         let nodes = self.nodes.load();
         let node = nodes.get(index)?.as_ref()?;
         Some((node.id.clone(), node.service.clone()))
+    }
+
+    /// Has all endpoints watched, those that are there and those to come.
+    #[cfg(feature = "client")]
+    pub(crate) fn watch(&self, watch: impl Fn(usize, &Arc<Node<S>>) + Send + Sync + 'static) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        for (index, node) in self.all() {
+            watch(index, &node);
+        }
+        let _ = self.watch.set(Box::new(watch)); // it is called once
     }
 
     /// All, by index.
@@ -88,8 +102,11 @@ impl<S> Members<S> {
             index
         });
         let node = Arc::new(Node { id, service: endpoint.service });
-        self.set(index, Some(node));
+        self.set(index, Some(Arc::clone(&node)));
         core.change(|ledger| ledger.picker.update(index, new, now));
+        if let Some(watch) = self.watch.get() {
+            watch(index, &node);
+        }
         Ok(index)
     }
 

@@ -12,6 +12,7 @@ use tower_service::Service;
 
 use crate::builder::{BalanceBuilder, Classify};
 use crate::core::Core;
+use crate::discover::{Background, Change};
 use crate::endpoint::Endpoint;
 use crate::fleet::Fleet;
 use crate::future::ResponseFuture;
@@ -34,6 +35,19 @@ pub(crate) struct Shared<S> {
     pub(crate) core: Arc<Core>,
     pub(crate) ready_timeout: Duration,
     pub(crate) classify: Classify,
+    pub(crate) background: Background,
+}
+
+impl<S> Shared<S> {
+    pub(crate) fn apply(&self, change: Change<S>) -> Result<(), ConfigError> {
+        match change {
+            Change::Insert(endpoint) => self.members.insert(&self.core, endpoint).map(|_| ()),
+            Change::Remove(id) => {
+                self.members.remove(&self.core, id.as_str());
+                Ok(())
+            }
+        }
+    }
 }
 
 impl<S: Send + Sync> Control for Shared<S> {

@@ -35,6 +35,14 @@ impl Connections {
         Self { address, connect_timeout, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) const fn connect_timeout(&self) -> Duration {
+        self.connect_timeout
+    }
+
     /// A connection that is idle and ready, the last used first. Closed ones on the way go; one whose driver has not yet
     /// seen the end of its last exchange stays for later.
     pub(crate) fn idle(&self) -> Option<http1::SendRequest<ClientBody>> {

@@ -1,4 +1,5 @@
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -48,7 +49,7 @@ impl Endpoint<HttpUrl> {
     /// A URL that cannot be used is reported by `build`, together with all other problems.
     pub fn new(url: impl AsRef<str>) -> Self {
         let url = url.as_ref();
-        Self::with_service(url, HttpUrl { url: url.to_owned(), http2: false })
+        Self::with_service(url, HttpUrl { url: url.to_owned(), http2: false, connect_to: None })
     }
 
     /// Whether to speak HTTP/2 to it from the first byte (prior knowledge). Default: HTTP/1.1.
@@ -66,11 +67,22 @@ impl Endpoint<HttpUrl> {
 /// Where an HTTP endpoint is, before its URL is checked.
 #[derive(Debug, Clone)]
 pub struct HttpUrl {
-    url: String,
+    pub(crate) url: String,
     http2: bool,
+    /// Where to connect to in place of the URL's host.
+    pub(crate) connect_to: Option<SocketAddr>,
 }
 
 impl HttpEndpoint {
+    /// Another server of an endpoint, such as an exporter: at a URL, where `{host}` is the endpoint's own.
+    pub(crate) fn beside(endpoint: &Self, url: &str) -> Option<Self> {
+        let host = endpoint.inner.connections.address().rsplit_once(':')?.0;
+        let at = HttpUrl { url: url.replace("{host}", host), http2: false, connect_to: None };
+        Self::new(&at, endpoint.inner.connections.connect_timeout())
+            .inspect_err(|problem| tracing::warn!(problem, "a probe cannot be sent"))
+            .ok()
+    }
+
     fn new(at: &HttpUrl, connect_timeout: Duration) -> Result<Self, String> {
         let url = &at.url;
         let uri: Uri = url.parse().map_err(|error| format!("endpoint {url:?} is no URL: {error}"))?;
@@ -84,7 +96,10 @@ impl HttpEndpoint {
             return Err(format!("endpoint {url:?} has credentials or a query: only host, port and path"));
         }
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| format!("endpoint {url:?} has a bad host"))?;
-        let address = format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80));
+        let address = at.connect_to.map_or_else(
+            || format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80)),
+            |address| address.to_string(),
+        );
         let path = uri.path().trim_end_matches('/').to_owned();
         let connections = Arc::new(Connections::new(address, connect_timeout));
         let base = Base { host, authority, path };

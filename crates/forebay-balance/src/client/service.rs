@@ -1,6 +1,7 @@
 use std::convert;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -12,16 +13,20 @@ use http_body_util::BodyExt as _;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::builder::BalanceBuilder;
+use crate::builder::{BalanceBuilder, runtime};
 use crate::client::connections::UpstreamBody;
 use crate::client::endpoint::{ClientBody, HttpEndpoint, HttpUrl};
 use crate::client::error::HttpError;
 use crate::client::headers::strip_hop_by_hop;
+use crate::client::watch::Watch;
+use crate::discover::{Change, follow};
 use crate::endpoint::Endpoint;
 use crate::future::ResponseFuture;
 use crate::handle::BalanceHandle;
+use crate::health::HttpCheck;
+use crate::probe::MetricsProbe;
 use crate::redial::Redial;
-use crate::service::{Balance, BalanceBody};
+use crate::service::{Balance, BalanceBody, Shared};
 
 type Inner = Balance<HttpEndpoint, Redial>;
 
@@ -36,6 +41,7 @@ pub struct HttpBalance {
 #[derive(Debug)]
 pub struct Http {
     connect_timeout: Duration,
+    watch: Watch,
 }
 
 /// Builds an [`HttpBalance`].
@@ -44,7 +50,7 @@ pub type HttpBalanceBuilder = BalanceBuilder<HttpUrl, Http>;
 impl Balance<HttpEndpoint, Redial> {
     /// A builder for endpoints that are HTTP servers.
     pub fn http() -> HttpBalanceBuilder {
-        BalanceBuilder::new(Http { connect_timeout: Duration::from_secs(1) })
+        BalanceBuilder::new(Http { connect_timeout: Duration::from_secs(1), watch: Watch::default() })
     }
 }
 
@@ -55,19 +61,59 @@ impl BalanceBuilder<HttpUrl, Http> {
         self
     }
 
-    /// The balancer.
+    /// Checks the health of each endpoint. Default: an endpoint that is there is up.
+    pub fn health(mut self, check: HttpCheck) -> Self {
+        self.kind.watch.check = Some(check);
+        self.options.checked = true;
+        self
+    }
+
+    /// Fetches a metrics page of each endpoint; called again, one more.
+    pub fn probe(mut self, probe: MetricsProbe) -> Self {
+        self.kind.watch.probes.push(probe);
+        self.options.probed = true;
+        self
+    }
+
+    /// The balancer. With discovery, checks or probes it needs a tokio runtime, where these run until the last clone of
+    /// the balancer is dropped.
     ///
     /// # Errors
     ///
     /// Every field that is out of range and every URL that cannot be used, at once.
     pub fn build(self) -> Result<HttpBalance, ConfigError> {
-        let connect_timeout = self.kind.connect_timeout;
-        let mut problems = Vec::new();
+        let Http { connect_timeout, watch } = self.kind;
+        let watched = watch.check.is_some() || !watch.probes.is_empty();
+        let runtime = runtime(watched || !self.sources.is_empty());
+        let mut problems: Vec<String> = runtime.as_ref().err().cloned().into_iter().collect();
+        if let Some(check) = &watch.check {
+            check.check(&mut problems);
+        }
+        watch.probes.iter().for_each(|probe| probe.check(&mut problems));
         if connect_timeout.is_zero() {
             problems.push("connect_timeout is 0: more than 0".to_owned());
         }
         let endpoints = resolve(self.endpoints, connect_timeout, &mut problems);
-        let inner = self.options.build(endpoints, problems)?;
+        let inner: Inner = self.options.build(endpoints, !self.sources.is_empty(), problems)?;
+        let Ok(Some(runtime)) = runtime else { return Ok(HttpBalance { inner, connect_timeout }) };
+        if watched {
+            let core = Arc::downgrade(&inner.shared.core);
+            let runtime = runtime.clone();
+            inner.shared.members.watch(move |index, node| watch.start(&runtime, &core, index, node));
+        }
+        for source in self.sources {
+            let shared = Arc::downgrade(&inner.shared);
+            let task = runtime.spawn(follow(source, shared, move |shared: &Shared<HttpEndpoint>, change| {
+                shared.apply(match change {
+                    Change::Insert(endpoint) => {
+                        let endpoint = endpoint.resolve(connect_timeout);
+                        Change::Insert(endpoint.map_err(|problem| ConfigError::new(vec![problem]))?)
+                    }
+                    Change::Remove(id) => Change::Remove(id),
+                })
+            }));
+            inner.shared.background.add(task.abort_handle());
+        }
         Ok(HttpBalance { inner, connect_timeout })
     }
 

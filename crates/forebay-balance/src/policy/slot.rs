@@ -65,6 +65,8 @@ pub(crate) struct Slot {
     pub(super) check: Check,
     pub(super) record: Record,
     pub(super) busy: Busy,
+    /// How often an operator has cleared it.
+    clears: u32,
     pub(super) starting: Option<Starting>,
     /// Of probes, 0 to 1.
     pub(super) factor: f32,
@@ -98,6 +100,7 @@ impl Slot {
             check: Check::Unchecked,
             record: Record::new(),
             busy: Busy::new(),
+            clears: 0,
             starting: None,
             factor: 1.0,
             closed: None,
@@ -120,6 +123,10 @@ impl Slot {
             && matches!(self.check, Check::Unchecked | Check::Up { .. })
             && !matches!(self.record.phase, Phase::Ejected { .. })
             && self.closed.is_none()
+    }
+
+    pub(crate) const fn clears(&self) -> u32 {
+        self.clears
     }
 
     pub(crate) const fn check(&self) -> Check {
@@ -229,6 +236,7 @@ impl Slot {
     }
 
     pub(super) fn clear(&mut self) {
+        self.clears = self.clears.wrapping_add(1);
         self.record.clear();
         self.busy = Busy::new();
         self.ghosts = Ghosts::new();

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use super::foreign::Foreign;
 use super::picker::Picker;
 use super::slot::{Check, Slot};
-use super::weight::{self, Starting, UNIT};
+#[cfg(any(test, feature = "client"))]
+use super::weight::Starting;
+use super::weight::{self, UNIT};
 use crate::probe::{CloseCause, Verdict};
 
 /// What a probe brought.
@@ -23,6 +25,7 @@ pub(crate) struct Heard {
 
 impl Picker {
     /// A health check has ended; `up` successes or `down` failures running change the endpoint's state.
+    #[cfg(any(test, feature = "client"))]
     pub(crate) fn checked(&mut self, index: usize, good: bool, up: u8, down: u8, now: Instant) {
         let slow_start = self.settings.slow_start;
         let next = match (self.slots[index].check, good) {
@@ -44,6 +47,12 @@ impl Picker {
                 }
             });
         }
+    }
+
+    /// Somebody else knows whether it is well.
+    pub(crate) fn set_health(&mut self, index: usize, healthy: bool, now: Instant) {
+        let check = if healthy { Check::Up { failed: 0 } } else { Check::Down { passed: 0 } };
+        self.change(index, now, |slot| slot.check = check);
     }
 
     /// A probe was answered.

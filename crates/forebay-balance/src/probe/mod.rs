@@ -37,12 +37,16 @@
 //! # }
 //! ```
 
+#[cfg(feature = "client")]
+mod fetch;
 mod preset;
 mod reader;
 mod report;
 mod rules;
 mod text;
 
+#[cfg(feature = "client")]
+pub use fetch::MetricsProbe;
 pub use preset::Preset;
 pub use reader::Reader;
 pub use report::{GpuReport, LoadReport};

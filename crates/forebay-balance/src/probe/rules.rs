@@ -56,6 +56,9 @@ pub enum GpuFault {
 pub trait Rule: Send {
     /// Judges a new report, which came at `now`.
     fn judge(&mut self, report: &LoadReport, now: Instant) -> Verdict;
+
+    /// An operator says that the endpoint is well again. Default: nothing is remembered that would matter.
+    fn clear(&mut self) {}
 }
 
 /// Closes an endpoint whose GPU runs out of memory: less than 2 % free halves its weight, less than 0.5 % in three
@@ -243,5 +246,9 @@ impl Rule for GpuFaultRule {
             self.fault = self.fault.or(fault); // Open => Closed; only `clear` leads back
         }
         self.fault.map_or(Verdict::Factor(1.0), |fault| Verdict::Close(CloseCause::GpuFault(fault)))
+    }
+
+    fn clear(&mut self) {
+        Self::clear(self);
     }
 }
