@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use forebay_balance::{Balance, BalanceHandle, Endpoint, HttpBalance};
+use forebay_balance::{Balance, BalanceHandle, Dns, Endpoint, HttpBalance};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -85,6 +85,25 @@ async fn ok() -> (String, Arc<AtomicUsize>) {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     })
     .await
+}
+
+#[tokio::test]
+async fn r50_each_address_of_a_name_is_an_endpoint() {
+    let (url, served) = ok().await;
+    let port = url.rsplit_once(':').expect("a port").1;
+    let dns = Dns::new(format!("http://localhost:{port}"));
+    let (balance, handle) = Balance::http().discover(dns).build_with_handle().expect("valid");
+    let name = format!("http://localhost:{port} at 127.0.0.1:{port}");
+    timeout(LONG, async {
+        while handle.snapshot().iter().all(|endpoint| endpoint.id.as_str() != name) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("localhost has an address");
+    let response = balance.oneshot(get("/")).await.expect("an answer, from whichever address");
+    assert_eq!(response.status(), 200);
+    assert_eq!(served.load(SeqCst), 1);
 }
 
 #[tokio::test]

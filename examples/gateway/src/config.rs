@@ -25,6 +25,8 @@ pub struct Config {
     pub priority: Priority,
     /// The response cache.
     pub cache: Cache,
+    /// The balancer.
+    pub balance: Balancer,
     /// The job queue behind `Prefer: respond-async`.
     pub jobs: Jobs,
     /// What the autoscaler is told.
@@ -47,6 +49,21 @@ pub struct Priority {
     /// The classes whose refused requests become jobs (202 and a `Location`, instead of 429): for callers who know what
     /// to do with one. Default: none.
     pub overflow: Vec<String>,
+}
+
+/// Settings of the balancer.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Balancer {
+    /// The path of a health check, such as `/health`; none: a backend that is listed is up. With it a backend gets
+    /// nothing before its first success.
+    pub health_path: Option<String>,
+    /// The path of a metrics page of each backend, such as `/metrics` of vLLM, SGLang, TensorRT-LLM, Triton, TGI or
+    /// llama.cpp: load that others bring and full KV caches then count. None: only what the gateway itself sends there.
+    pub metrics_path: Option<String>,
+    /// The pools of a class (`p0` to `p15`), in order. A class without a route uses `"default"`.
+    pub routes: BTreeMap<String, Vec<String>>,
 }
 
 /// Settings of the response cache.
@@ -110,25 +127,38 @@ impl fmt::Debug for Key {
 pub struct Upstream {
     /// Its base, such as `http://10.0.0.1:8000`.
     pub url: String,
-    /// Its share of the work beside the others, 1 to 65535.
-    #[serde(default = "one")]
-    pub weight: u16,
+    /// Its share of the work beside the others, 1 to 65535; 0 drains it. None: that of its GPU, or 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// Its GPU, such as `"V100"` (weight 3), `"T4"` (2) or `"P4"` (1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// Its pool, one that a route of `[balance.routes]` names. None: `"default"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     /// The most exchanges at once; none: no bound but the priority layer's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<u32>,
     /// Whether to speak HTTP/2 to it (prior knowledge).
     #[serde(default)]
     pub http2: bool,
-}
-
-const fn one() -> u16 {
-    1
+    /// Whether each address of its name is a backend of its own; the name is looked up every 5 s.
+    #[serde(default)]
+    pub dns: bool,
 }
 
 impl Upstream {
     /// A backend at `url` with this weight.
     pub fn new(url: impl Into<String>, weight: u16) -> Self {
-        Self { url: url.into(), weight, max_concurrency: None, http2: false }
+        Self {
+            url: url.into(),
+            weight: Some(weight),
+            gpu: None,
+            pool: None,
+            max_concurrency: None,
+            http2: false,
+            dns: false,
+        }
     }
 }
 
@@ -142,6 +172,7 @@ impl Default for Config {
             drain_timeout_seconds: 30,
             priority: Priority::default(),
             cache: Cache::default(),
+            balance: Balancer::default(),
             jobs: Jobs::default(),
             autoscale: Autoscale::default(),
             tiers: BTreeMap::new(),
@@ -258,6 +289,9 @@ impl Config {
         }
         for class in self.priority.overflow.iter().filter(|class| class.parse::<Class>().is_err()) {
             problems.push(format!("priority.overflow has {class:?}: p0 (most urgent) to p15"));
+        }
+        for class in self.balance.routes.keys().filter(|class| class.parse::<Class>().is_err()) {
+            problems.push(format!("balance.routes has {class:?}: p0 (most urgent) to p15"));
         }
         for (tier, class) in &self.tiers {
             if class.parse::<Class>().is_err() {

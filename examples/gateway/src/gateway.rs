@@ -8,8 +8,7 @@ use axum::extract::State;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
 use forebay_autoscale::{AutoscaleHandle, AutoscaleLayer, Capacity, ScalePolicy, Take};
-use forebay_balance::client::HttpBalanceBuilder;
-use forebay_balance::{Balance, BalanceHandle, Endpoint, HttpBalance};
+use forebay_balance::BalanceHandle;
 use forebay_cache::{CacheLayer, JsonRoute};
 use forebay_core::{Class, ConfigError};
 use forebay_offload::redb::RedbStore;
@@ -22,9 +21,10 @@ use tokio::task::JoinHandle;
 use tower::ServiceBuilder;
 
 use crate::auth::{self, Keys};
-use crate::config::{Config, Upstream};
+use crate::config::Config;
 use crate::entrance::{Entrance, enter, log};
 use crate::problem::problem;
+use crate::upstreams::{self, Upstreams};
 
 /// A gateway: the layers, put together as a configuration says.
 #[derive(Debug, Clone)]
@@ -32,6 +32,7 @@ pub struct Gateway {
     router: Router,
     priority: PriorityHandle,
     balance: BalanceHandle,
+    upstreams: Upstreams,
     autoscale: AutoscaleHandle,
     jobs: Arc<Jobs>,
     draining: Arc<AtomicBool>,
@@ -57,7 +58,7 @@ impl Gateway {
     /// cannot be opened.
     pub async fn new(config: &Config) -> Result<Self, ConfigError> {
         config.validate()?;
-        let (balance, backends) = balance(config)?;
+        let (upstreams, balance, backends) = Upstreams::new(config)?;
         let queue = jobs(config).await?;
         let (offload, jobs) = OffloadLayer::builder(queue.clone()).build_with_handle()?;
         let overflow = config.priority.overflow.iter().filter_map(|class| class.parse::<Class>().ok());
@@ -109,7 +110,8 @@ impl Gateway {
         let router = if config.access_log { router.layer(from_fn(log)) } else { router };
         let drain_timeout = Duration::from_secs(config.drain_timeout_seconds);
         let jobs = Arc::new(Jobs { stop, worker: Mutex::new(Some(worker)) });
-        Ok(Self { router, priority: prio, balance: backends, autoscale: scale, jobs, draining, drain_timeout })
+        let (priority, balance, autoscale) = (prio, backends, scale);
+        Ok(Self { router, priority, balance, upstreams, autoscale, jobs, draining, drain_timeout })
     }
 
     /// Checks a configuration as far as that goes without opening the job file.
@@ -119,7 +121,7 @@ impl Gateway {
     /// Every field that is out of range, of the gateway and then of the first layer that has one.
     pub fn check(config: &Config) -> Result<(), ConfigError> {
         config.validate()?;
-        balance(config)?;
+        upstreams::build(config)?;
         PriorityLayer::builder().config(PriorityConfig::four_class(config.priority.limit)).build()?;
         cache(config)?;
         policy(config).map(drop)
@@ -140,6 +142,17 @@ impl Gateway {
     #[must_use]
     pub const fn balance(&self) -> &BalanceHandle {
         &self.balance
+    }
+
+    /// Makes the backends those of another configuration, without losing a request: new ones come in, those that are gone
+    /// finish what they have. All other settings stay as they are until a restart.
+    ///
+    /// # Errors
+    ///
+    /// Every field that is out of range, or that cannot be changed in this way; then nothing has changed.
+    pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
+        config.validate()?;
+        self.upstreams.reload(config)
     }
 
     /// Serves until `shutdown`, then drains: refuses newcomers, finishes what runs, at most for the drain timeout.
@@ -190,17 +203,6 @@ impl Gateway {
     }
 }
 
-fn balance(config: &Config) -> Result<(HttpBalance, BalanceHandle), ConfigError> {
-    let add = |builder: HttpBalanceBuilder, upstream: &Upstream| {
-        let endpoint = Endpoint::new(&upstream.url).weight(upstream.weight).http2(upstream.http2);
-        builder.endpoint(match upstream.max_concurrency {
-            Some(requests) => endpoint.max_concurrency(requests),
-            None => endpoint,
-        })
-    };
-    config.upstreams.iter().fold(Balance::http(), add).build_with_handle()
-}
-
 /// The memory cache for answers that are the same each time.
 fn cache(config: &Config) -> Result<CacheLayer, ConfigError> {
     let fresh = Duration::from_secs(config.cache.fresh_seconds);
@@ -235,7 +237,7 @@ pub(crate) fn policy(config: &Config) -> Result<ScalePolicy, ConfigError> {
 fn readyz((draining, backends): &(Arc<AtomicBool>, BalanceHandle)) -> (StatusCode, &'static str) {
     if draining.load(Ordering::Acquire) {
         (StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-    } else if backends.replicas("default").is_none_or(|replicas| replicas.ready == 0) {
+    } else if backends.places().endpoints == 0 {
         (StatusCode::SERVICE_UNAVAILABLE, "no upstream\n")
     } else {
         (StatusCode::OK, "ready\n")

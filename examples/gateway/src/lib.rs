@@ -10,13 +10,14 @@ mod demo;
 mod entrance;
 mod gateway;
 mod problem;
+mod upstreams;
 
 use forebay_autoscale::manifests::Generator;
 use forebay_core::ConfigError;
 
 pub use args::{Args, Command};
 pub use auth::{AuthError, Keys, tiers};
-pub use config::{Autoscale, Cache, Config, Jobs, Key, Priority, Upstream};
+pub use config::{Autoscale, Balancer, Cache, Config, Jobs, Key, Priority, Upstream};
 pub use demo::Demo;
 pub use gateway::Gateway;
 

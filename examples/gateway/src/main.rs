@@ -1,12 +1,13 @@
 //! The gateway as a program; see `--help`.
 
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use forebay_gateway::{Args, Command, Config, Demo, Gateway, hpa};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -45,6 +46,7 @@ async fn run(args: Args) -> Result<(), Error> {
     } else {
         None
     };
+    let hangup = signal(SignalKind::hangup())?; // before anybody can know that it runs
     let gateway = Gateway::new(&config).await?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -62,7 +64,24 @@ async fn run(args: Args) -> Result<(), Error> {
         }
         tracing::info!("draining");
     };
-    gateway.serve(listener, shutdown).await?;
+    let reloads = args.config.map(|file| tokio::spawn(reload(hangup, file, gateway.clone())));
+    let served = gateway.serve(listener, shutdown).await;
+    if let Some(reloads) = reloads {
+        reloads.abort();
+    }
+    served?;
     tracing::info!("drained");
     Ok(())
+}
+
+/// On SIGHUP: reads the configuration again and changes the backends. A configuration that cannot be used changes
+/// nothing.
+async fn reload(mut hangup: Signal, file: PathBuf, gateway: Gateway) {
+    while hangup.recv().await.is_some() {
+        let config = Config::load(Some(&file), |name| std::env::var(name).ok());
+        match config.and_then(|config| gateway.reload(&config)) {
+            Ok(()) => tracing::info!("the upstreams are those of the configuration now"),
+            Err(error) => tracing::error!(%error, "not reloaded, all is as it was"),
+        }
+    }
 }

@@ -1,56 +1,22 @@
 //! `kill -9` of the gateway with a thousand accepted jobs: after a restart all of them finish, each with the model server's
 //! own answer.
 
-use std::io::{BufRead as _, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use common::{Http, ask, gateway};
 use forebay_model_server::{ChatRequest, ModelServer, expected_body, serve};
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
-use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use http::Request;
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 const JOBS: usize = 1000;
-
-type Http = Client<HttpConnector, Full<Bytes>>;
-
-/// The gateway as a process; killed without notice when dropped.
-struct Process {
-    child: Child,
-    url: String,
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill(); // SIGKILL
-        let _ = self.child.wait();
-    }
-}
-
-fn gateway(config: &Path) -> Process {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_forebay-gateway"))
-        .arg("--config")
-        .arg(config)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the gateway starts");
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().expect("piped")).read_line(&mut line).expect("its first line");
-    let url = line.trim().strip_prefix("listening on ").expect("its address").to_owned();
-    Process { child, url }
-}
-
-async fn ask(http: &Http, request: Request<Full<Bytes>>) -> Response<Bytes> {
-    let (head, body) = http.request(request).await.expect("an answer").into_parts();
-    Response::from_parts(head, body.collect().await.expect("a whole body").to_bytes())
-}
 
 fn job(i: usize) -> String {
     format!(r#"{{"model":"sim-7b","messages":[{{"role":"user","content":"job number {i}"}}]}}"#)

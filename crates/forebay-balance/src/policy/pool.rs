@@ -204,7 +204,7 @@ impl Pool {
 
     fn draw(&self, random: u64) -> Option<u32> {
         let total: u64 = self.tree.keys().iter().map(|key| u64::from(key.weight)).sum();
-        let mut at = (u128::from(random) * u128::from(total) >> 64) as u64;
+        let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
         let open = self.tree.keys().iter().enumerate().filter(|(_, key)| key.weight > 0);
         for (leaf, key) in open {
             if at < u64::from(key.weight) {

@@ -74,10 +74,10 @@ fn model(picker: &Picker, class: Class, claim: Option<Claim>, excluded: &[usize]
     let mut station = 0;
     while let Some((pool, guest)) = picker.routes.of(class, station) {
         let owed = claim.is_some_and(|claim| claim.pool == pool);
-        if owed || picker.admits(pool, guest, class) {
-            if let Some(index) = scan(picker, pool, excluded) {
-                return Some(index);
-            }
+        if (owed || picker.admits(pool, guest, class))
+            && let Some(index) = scan(picker, pool, excluded)
+        {
+            return Some(index);
         }
         station += 1;
     }
@@ -119,7 +119,8 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
     let settings = Settings { slow_start: Some(SlowStart::new(Duration::from_secs(4))), ..Settings::default() };
     let mut picker = Picker::new(settings, routes, 2, 7, now);
     let mut alive: Vec<usize> = Vec::new();
-    let (mut held, mut reserved): (Vec<(Picked, Instant)>, Vec<(Class, Claim)>) = (Vec::new(), Vec::new());
+    let mut held: Vec<(Picked, Instant)> = Vec::new();
+    let mut reserved: Vec<(Class, Claim)> = Vec::new();
     let outcomes = [Outcome::Success, Outcome::Overload, Outcome::Error, Outcome::Cancelled];
     for pool in [0, 1] {
         alive.push(picker.insert(New { pool, ..new(3, Some(3)) }, now));
