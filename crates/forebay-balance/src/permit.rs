@@ -130,8 +130,8 @@ impl BodyGuard for Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // A cancelled exchange tells nothing, so its end needs no clock, unless it was a trial.
-        let silent = self.outcome == Outcome::Cancelled && !self.picked.trial;
+        // Of most exchanges nobody asks how long they took, so their end needs no clock.
+        let silent = !self.picked.timed && matches!(self.outcome, Outcome::Cancelled | Outcome::Success);
         let now = if silent { self.started } else { now() };
         let ended = self.ended();
         self.core.change(|ledger| {

@@ -20,6 +20,12 @@ pub(crate) struct Ended {
     pub(crate) pause: Option<Duration>,
 }
 
+impl Ended {
+    fn faster_than_half(&self, mean: Duration, now: Instant) -> bool {
+        now.saturating_duration_since(self.started) * 2 < mean
+    }
+}
+
 impl Picker {
     /// Gives a place back, and learns from how the exchange ended. O(log endpoints);
     /// O(endpoints) where an endpoint is ejected.
@@ -37,16 +43,15 @@ impl Picker {
         *count = count.saturating_add(1);
         let Some(config) = self.settings.outlier else { return };
         let trial = matches!(slot.record.phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
-        let took = now.saturating_duration_since(ended.started);
         let pool = &mut self.pools[slot.pool];
-        let mean = pool.mean();
-        let fast = took * 2 < mean;
         let since = now.saturating_duration_since(self.epoch);
         match ended.outcome {
             Outcome::Cancelled if trial => self.change(index, now, |slot| slot.retry_trial()),
             Outcome::Cancelled => {}
             Outcome::Success => {
-                pool.succeeded(took);
+                if picked.timed {
+                    pool.succeeded(now.saturating_duration_since(ended.started));
+                }
                 slot.record.success(&config, since);
                 if trial {
                     self.passed(index, now);
@@ -60,6 +65,8 @@ impl Picker {
                 }
             }
             Outcome::Overload => {
+                let mean = pool.mean();
+                let fast = ended.faster_than_half(mean, now);
                 // Its fair share of what is in flight is by weight; this exchange counts for the fleet, not for it.
                 let idle = u128::from(slot.own) * 4 * u128::from(pool.weight.max(1));
                 let broken = fast && idle < u128::from(slot.weight) * u128::from(pool.own + 1);
@@ -77,7 +84,11 @@ impl Picker {
                     self.change(index, now, |slot| slot.retry_trial());
                 }
             }
-            Outcome::Error => self.failed(index, fast.then_some(ended.started + mean), mean, trial, now),
+            Outcome::Error => {
+                let mean = pool.mean();
+                let ghost = ended.faster_than_half(mean, now).then_some(ended.started + mean);
+                self.failed(index, ghost, mean, trial, now);
+            }
         }
     }
 

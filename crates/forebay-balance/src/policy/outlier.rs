@@ -112,15 +112,18 @@ impl Record {
 
     /// The step of the window that `since` (the time since a fixed instant) lies in, cleared if it is a new one.
     fn step(&mut self, config: &Outlier, since: Duration) -> &mut (u32, u32) {
-        let step_nanos = (config.window.as_nanos() / STEPS as u128).max(1);
-        let now = u64::try_from(since.as_nanos() / step_nanos).unwrap_or(u64::MAX).max(self.at);
-        for old in (self.at + 1..=now).take(STEPS) {
-            self.steps[(old % STEPS as u64) as usize] = (0, 0);
+        // In microseconds, as u64 divides fast: enough for half a million years.
+        let micros = |time: Duration| time.as_secs().saturating_mul(1_000_000) + u64::from(time.subsec_micros());
+        let now = (micros(since) / (micros(config.window) / STEPS as u64).max(1)).max(self.at);
+        if now != self.at {
+            if now - self.at >= STEPS as u64 {
+                self.steps = [(0, 0); STEPS];
+            }
+            for old in (self.at + 1..=now).take(STEPS) {
+                self.steps[(old % STEPS as u64) as usize] = (0, 0);
+            }
+            self.at = now;
         }
-        if now - self.at >= STEPS as u64 {
-            self.steps = [(0, 0); STEPS];
-        }
-        self.at = now;
         &mut self.steps[(now % STEPS as u64) as usize]
     }
 

@@ -33,6 +33,9 @@ impl Default for Settings {
     }
 }
 
+/// One in so many exchanges is timed when it succeeds: reading the clock costs as much as a pick.
+const TIMED: u64 = 8;
+
 /// How an endpoint comes in, or what it is changed to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct New {
@@ -104,6 +107,8 @@ pub(crate) struct Picked {
     pub(crate) ticket: u64,
     /// It tries an endpoint that was ejected.
     pub(crate) trial: bool,
+    /// How long it takes is wanted also if it succeeds.
+    pub(crate) timed: bool,
     pub(crate) reason: PickReason,
 }
 
@@ -338,7 +343,8 @@ impl Picker {
         if trial {
             pool.change(slot, self.settings.offset, now, |_| ());
         }
-        Picked { index, claim, ticket, trial, reason }
+        let timed = trial || ticket % TIMED == 0 || pool.is_new();
+        Picked { index, claim, ticket, trial, timed, reason }
     }
 
     /// Whether a place of the pool is open for the class.

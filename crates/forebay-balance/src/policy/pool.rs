@@ -228,6 +228,11 @@ impl Pool {
         Some(next as u32)
     }
 
+    /// Whether nothing has succeeded yet.
+    pub(super) const fn is_new(&self) -> bool {
+        self.mean.is_none()
+    }
+
     /// The mean service time; a guess before the first success.
     pub(super) fn mean(&self) -> Duration {
         self.mean.map_or(FIRST_MEAN, |mean| Duration::from_secs_f64(mean.clamp(LEAST_MEAN, LARGEST_MEAN)))

@@ -20,7 +20,11 @@ impl Key {
         if self.weight == 0 || other.weight == 0 {
             return self.weight >= other.weight;
         }
-        // Below 2^43 times below 2^24.
+        if (self.work | other.work) >> 39 == 0 {
+            // Times a weight below 2^24 it still fits.
+            let (ours, theirs) = (self.work * u64::from(other.weight), other.work * u64::from(self.weight));
+            return ours < theirs || ours == theirs && self.ticket <= other.ticket;
+        }
         let ours = u128::from(self.work) * u128::from(other.weight);
         let theirs = u128::from(other.work) * u128::from(self.weight);
         ours < theirs || ours == theirs && self.ticket <= other.ticket
