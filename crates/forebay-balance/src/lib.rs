@@ -79,32 +79,90 @@
 //! # }
 //! ```
 //!
+//! Without a reservation, and with no place, a request waits its turn: up to 1024 of them, up to a second each; see
+//! [`OnFull`].
+//!
+//! # Who is broken, who is busy
+//!
+//! By default an endpoint that fails five times running, or half of the time, is left out for 5 s, then longer each
+//! time; after that one request tries it, and it comes back slowly ([`Outlier`], [`SlowStart`]). Never more than half of a
+//! pool is left out, and never the last.
+//!
+//! *Busy is not broken.* An answer 429, 503 or 529 says how much an endpoint can take: it gets fewer at once, and one more
+//! after each success. Only from one that has next to nothing to do and refuses at once is it an error. And failing fast
+//! attracts nothing: an error that came faster than work would have weighs on for as long as work would have taken.
+//!
+//! With [`HttpCheck`] an endpoint gets nothing before its first success, as model servers load for minutes. If more than
+//! half of a pool's weight is gone and what is left has no `max_concurrency`, or nothing is left, health is ignored: some
+//! answers are better than none.
+//!
 //! # What servers say about themselves
 //!
-//! [`probe`] reads metrics pages (vLLM, SGLang, TensorRT-LLM, Triton, TGI, llama.cpp, DCGM, nvidia_gpu_exporter) into
-//! a [`LoadReport`](probe::LoadReport): requests running and waiting, KV cache, GPU memory, faults and processes. What
-//! a page does not say is unknown, never zero. Rules judge the reports: no free GPU memory, a GPU fault or a full KV
-//! cache slow an endpoint or close it. The balancer does not fetch pages or ask rules yet; that is up to the caller.
+//! With [`MetricsProbe`] the balancer fetches a metrics page of each endpoint (vLLM, SGLang, TensorRT-LLM, Triton, TGI,
+//! llama.cpp, DCGM, nvidia_gpu_exporter). Requests that run or wait there and are not ours join ours, so that several
+//! gateways do not herd; what a page does not say is unknown, never zero, and taken to be as at the others. Rules turn a
+//! full KV cache, short GPU memory or a GPU fault into less weight, or close the endpoint. For services that are not HTTP
+//! the same is told by [`BalanceHandle::report`] and [`BalanceHandle::set_health`]. [`probe`] has the parser and the rules.
+//!
+//! ```
+//! # #[cfg(feature = "client")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), forebay_core::ConfigError> {
+//! use forebay_balance::{Balance, Dns, Endpoint, HttpCheck, MetricsProbe};
+//! use forebay_core::Class;
+//!
+//! let (balance, handle) = Balance::http()
+//!     .discover(Dns::new("http://models.default.svc:8000"))                               // each address of the name
+//!     .endpoint(Endpoint::new("http://gold:8000").pool("dedicated").max_concurrency(8))
+//!     .route(Class::P0, ["dedicated", "default"])                                         // a pool of its own
+//!     .health(HttpCheck::new("/health"))
+//!     .probe(MetricsProbe::vllm("/metrics"))
+//!     .build_with_handle()?;
+//! assert_eq!(handle.pools().len(), 2);
+//! # drop(balance);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "client"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Pools
+//!
+//! An endpoint is in one pool, `"default"` unless it says otherwise. A class goes to the pools of its route, the first
+//! that has a place; nobody else enters, but who may [borrow](BalanceBuilder::borrow). The class is that of the request's
+//! extensions: no header raises it.
+//!
+//! # Affinity
+//!
+//! Requests with the same [`AffinityKey`](forebay_core::AffinityKey) in their extensions go to the same endpoint, by
+//! weighted rendezvous hashing, as long as that has no more than 1.25 times its share; then to the next. [`affinity`]
+//! finds the key: in a header, a JSON field or the beginning of the prompt.
+//!
+//! # Endpoints that come and go
+//!
+//! [`Balance::insert`], [`remove`](Balance::remove) and [`replace`](Balance::replace) change them live, and so do streams
+//! of [`Change`]s, DNS names ([`Dns`]) and tower's `Discover`. What is in flight stays where it is to its end.
 //!
 //! # What is refused, and what fails
 //!
-//! All endpoints full, or what they have free is reserved: 429 `at-capacity`. All drained: 503 `no-endpoint`. The
-//! `Deadline` in the request extensions passed before the head: 504, and the upstream is dropped. An upstream that
-//! gives no answer is the service's error; `into_infallible` makes it a 502 or 504.
+//! All endpoints full, or what they have free is reserved, and the wait was in vain: 429 `at-capacity`. None takes
+//! requests: 503 `no-endpoint`. The `Deadline` in the request extensions passed before the head: 504, and the upstream is
+//! dropped. An upstream that gives no answer is the service's error; `into_infallible` makes it a 502 or 504.
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `client` | `Balance::http()`: an HTTP/1.1 and HTTP/2 client as the endpoints |
+//! | `client` | `Balance::http()`: an HTTP/1.1 and HTTP/2 client as the endpoints; health checks, probes, DNS |
+//! | `tower` | tower's `Discover` as a source of endpoints |
 //!
 //! # Limits
 //!
-//! The list of endpoints is fixed. Health checks, ejection, fetching of metrics, live weights, affinity, pools, discovery
-//! and TLS to the backends are not there yet. Without pools a reservation's class makes no difference. A request without
-//! a reservation that finds no place is refused at once: none waits here. A place reserved is kept for as long as its
-//! holder likes, and is not kept if an endpoint is drained or its bound lowered.
+//! TLS to the backends, pinning of batches, NVML and metrics of the balancer's own are not there yet. A place reserved is
+//! kept for as long as its holder likes, and is not kept if an endpoint is closed or its bound lowered. Where places are
+//! without a bound, a reservation says nothing. Affinity looks at every endpoint of the pool: O(endpoints).
 
+pub mod affinity;
 mod alarm;
 mod builder;
 mod capacity;

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use forebay_core::ConfigError;
 
+use crate::affinity::rendezvous::id_hash;
 use crate::core::{Core, now};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::gpu::GpuTable;
@@ -81,6 +82,7 @@ impl<S> Members<S> {
             max_concurrency: endpoint.max_concurrency,
             checked: self.checked,
             probed: self.probed,
+            id_hash: id_hash(endpoint.id.as_str()),
         };
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let (id, now) = (endpoint.id, now());

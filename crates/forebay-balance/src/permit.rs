@@ -24,6 +24,7 @@ pub struct Permit {
     /// The class that it is counted as, unless it was counted further out.
     counted: Option<Class>,
     class: Class,
+    key: Option<u64>,
 }
 
 /// For whom a place is taken.
@@ -67,14 +68,14 @@ impl Permit {
         let core = Arc::clone(core);
         let counted = who.counted.then_some(who.class);
         let (outcome, class) = (Outcome::Cancelled, who.class);
-        Ok(Self { core, picked, started, outcome, failed: false, pause: None, counted, class })
+        Ok(Self { core, picked, started, outcome, failed: false, pause: None, counted, class, key: who.key })
     }
 
     /// Moves to another endpoint than those tried, as one exchange that goes on: it was sent to this one in vain.
     pub(crate) fn elsewhere(mut self, tried: &[usize]) -> Result<Self, PickError> {
         let now = now();
         self.picked = self.core.change(|ledger| {
-            let picked = ledger.picker.shift(&self.picked, self.class, tried, now)?;
+            let picked = ledger.picker.shift(&self.picked, (self.class, self.key), tried, now)?;
             ledger.picker.learn(&self.picked, &self.ended(), now);
             Ok(picked)
         })?;

@@ -1,13 +1,14 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use forebay_core::Class;
+use forebay_core::{AffinityKey, Class};
 
 use super::pool::{Offset, Policy, Pool};
 use super::routes::{Guest, Routes};
 use super::slot::{Check, Slot};
-use super::weight::{SlowStart, Starting};
+use super::weight::{SlowStart, Starting, UNIT};
 use super::{Outlier, PickError};
+use crate::affinity::{bound, rendezvous::score};
 
 /// What a [`Picker`] goes by.
 #[derive(Debug, Clone)]
@@ -33,6 +34,9 @@ impl Default for Settings {
     }
 }
 
+/// All gateways have the same, so that a key means the same endpoint to them.
+const AFFINITY_SEED: u64 = 0;
+
 /// One in so many exchanges is timed when it succeeds: reading the clock costs as much as a pick.
 const TIMED: u64 = 8;
 
@@ -46,6 +50,8 @@ pub(crate) struct New {
     pub(crate) checked: bool,
     /// It will be asked for its load.
     pub(crate) probed: bool,
+    /// Of its name, for affinity.
+    pub(crate) id_hash: u64,
 }
 
 /// By what right a place is taken.
@@ -212,6 +218,7 @@ impl Picker {
     pub(crate) fn update(&mut self, index: usize, new: New, now: Instant) {
         self.change(index, now, |slot| {
             slot.base = new.weight;
+            slot.id_hash = new.id_hash;
             slot.max_concurrency = new.max_concurrency;
             slot.removed = false;
             if !new.checked {
@@ -282,7 +289,7 @@ impl Picker {
                 picker.unreserve(claim);
             }
             picker.exclude(excluded, true);
-            let picked = picker.pick_by_route(ask, now);
+            let picked = picker.pick_by_route(ask, excluded, now);
             picker.exclude(excluded, false);
             picked
         })
@@ -302,15 +309,16 @@ impl Picker {
         picked
     }
 
-    fn pick_by_route(&mut self, ask: Ask, now: Instant) -> Result<Picked, PickError> {
+    fn pick_by_route(&mut self, ask: Ask, excluded: &[usize], now: Instant) -> Result<Picked, PickError> {
         let mut station = 0;
         while let Some((pool, guest)) = self.routes.of(ask.class, station) {
             let owed = ask.claim.is_some_and(|claim| claim.pool == pool);
             if (owed || self.admits(pool, guest, ask.class))
-                && let Some(index) = self.choose(pool)
+                && let Some((index, by_key)) = self.choose(pool, ask.key, excluded)
             {
                 let reason = match (guest, station) {
                     (Some(_), _) => PickReason::Borrow,
+                    _ if by_key => PickReason::Affinity,
                     (None, 0) => PickReason::Load,
                     (None, _) => PickReason::Spill,
                 };
@@ -321,10 +329,34 @@ impl Picker {
         Err(self.why_none(ask.class))
     }
 
-    fn choose(&mut self, pool: usize) -> Option<usize> {
+    /// The endpoint of its key, or else that of the policy; and whether it is the key's.
+    fn choose(&mut self, pool: usize, key: Option<u64>, excluded: &[usize]) -> Option<(usize, bool)> {
+        if let Some(index) = key.and_then(|key| self.choose_by_key(pool, key, excluded)) {
+            return Some((index, true));
+        }
         let random = &mut self.random;
         let chosen = self.pools[pool].choose(self.settings.policy, || next(random))?;
-        Some(chosen as usize)
+        Some((chosen as usize, false))
+    }
+
+    /// The first of the key's own order that has room and no more than its bounded share. O(endpoints).
+    fn choose_by_key(&self, pool: usize, key: u64, excluded: &[usize]) -> Option<usize> {
+        let pool = &self.pools[pool];
+        let open =
+            || pool.members.iter().flatten().map(|index| *index as usize).filter(|index| self.slots[*index].open);
+        let load = |index: usize| self.slots[index].load_units() / u64::from(UNIT);
+        let total = open().map(load).sum();
+        let score = |index: usize| {
+            let slot = &self.slots[index];
+            score(AFFINITY_SEED, AffinityKey(key), slot.id_hash, slot.base)
+        };
+        let fits = |index: &usize| {
+            let slot = &self.slots[*index];
+            slot.takes_more()
+                && bound::within(load(*index), slot.weight, pool.weight, total)
+                && !excluded.contains(index)
+        };
+        open().filter(fits).max_by(|a, b| score(*a).total_cmp(&score(*b)))
     }
 
     fn take(&mut self, index: usize, guest: Option<Class>, reason: PickReason, now: Instant) -> Picked {
@@ -371,7 +403,7 @@ impl Picker {
     pub(crate) fn shift(
         &mut self,
         from: &Picked,
-        class: Class,
+        (class, key): (Class, Option<u64>),
         excluded: &[usize],
         now: Instant,
     ) -> Result<Picked, PickError> {
@@ -379,7 +411,7 @@ impl Picker {
         self.swap(Some(from.claim), |picker| {
             picker.vacate(from);
             picker.exclude(excluded, true);
-            let picked = picker.pick_by_route(Ask { class, ..Ask::default() }, now);
+            let picked = picker.pick_by_route(Ask { class, key, ..Ask::default() }, excluded, now);
             picker.exclude(excluded, false);
             if picked.is_err() {
                 let slot = &mut picker.slots[from.index];

@@ -244,12 +244,6 @@ impl Pool {
         self.mean = Some(self.mean.map_or(took, |mean| mean + (took - mean) / 32.0));
     }
 
-    /// For which leaves a request may go, with the slot: those that are open and have room.
-    pub(super) fn candidates(&self) -> impl Iterator<Item = u32> {
-        let open = self.tree.keys().iter().zip(&self.members).filter(|(key, _)| key.weight > 0);
-        open.filter_map(|(_, member)| *member)
-    }
-
     pub(crate) fn is_bounded(&self) -> bool {
         self.unbounded == 0
     }

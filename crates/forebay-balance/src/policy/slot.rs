@@ -51,6 +51,7 @@ pub(crate) struct Slot {
     pub(crate) pool: usize,
     pub(super) leaf: u32,
     pub(crate) base: u16,
+    pub(super) id_hash: u64,
     pub(crate) max_concurrency: Option<u32>,
     pub(crate) removed: bool,
     pub(crate) own: u32,
@@ -88,6 +89,7 @@ impl Slot {
             pool,
             leaf,
             base: 0,
+            id_hash: 0,
             max_concurrency: None,
             removed: false,
             own: 0,
@@ -141,6 +143,7 @@ impl Slot {
             max_concurrency: self.max_concurrency,
             checked: self.check != Check::Unchecked,
             probed: self.foreign != Foreign::Unasked,
+            id_hash: self.id_hash,
         }
     }
 

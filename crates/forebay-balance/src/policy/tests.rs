@@ -6,7 +6,7 @@ use super::*;
 use crate::core::now;
 
 fn new(weight: u16, max_concurrency: Option<u32>) -> New {
-    New { pool: 0, weight, max_concurrency, checked: false, probed: false }
+    New { pool: 0, weight, max_concurrency, checked: false, probed: false, id_hash: u64::from(weight) }
 }
 
 /// A picker of one pool, and its time.
@@ -97,8 +97,8 @@ fn reserved_places_are_for_those_who_reserved() {
     let first = pick(&mut picker, now).expect("one is open");
     assert_eq!(pick(&mut picker, now), Err(PickError::AtCapacity));
     assert!(picker.reserve(Class::P1).is_none());
-    let second = picker.shift(&first, Class::P2, &[0], now).expect("what it gives back pays for what it takes");
-    assert_eq!(picker.shift(&second, Class::P2, &[0, 1], now), Err(PickError::AtCapacity));
+    let second = picker.shift(&first, (Class::P2, None), &[0], now).expect("what it gives back pays for what it takes");
+    assert_eq!(picker.shift(&second, (Class::P2, None), &[0, 1], now), Err(PickError::AtCapacity));
     assert_eq!(own(&picker), [0, 1, 0], "as it was");
     let third = picker.pick(Ask { claim: Some(claim), ..Ask::default() }, &[], now).expect("its own");
     assert_eq!(third.index, 0);
@@ -529,6 +529,69 @@ mod load {
         assert!((0..6).all(|_| pick(&mut picker, now).expect("the others").index != 0));
         picker.heard(0, &heard(Some(0), 0), now);
         assert_eq!(pick(&mut picker, now).expect("open").index, 0);
+    }
+}
+
+mod affinity {
+    use super::*;
+
+    fn keyed(key: u64) -> Ask {
+        Ask { key: Some(key), ..Ask::default() }
+    }
+
+    /// Eight endpoints with names.
+    fn named() -> (Picker, Instant) {
+        let now = now();
+        let mut picker = Picker::new(Settings::default(), Routes::to_one_pool(), 1, 7, now);
+        for name in 0..8_u64 {
+            picker.insert(New { id_hash: name * 7919, ..new(2, None) }, now);
+        }
+        (picker, now)
+    }
+
+    /// Picks for one key with nothing else in flight.
+    fn home(picker: &mut Picker, key: u64, now: Instant) -> usize {
+        let picked = picker.pick(keyed(key), &[], now).expect("open");
+        end(picker, &picked, Outcome::Cancelled, now, now);
+        picked.index
+    }
+
+    #[test]
+    fn r38_a_key_has_a_home_and_a_removal_moves_only_the_keys_of_the_removed() {
+        let (mut picker, now) = named();
+        let homes: Vec<usize> = (0..400).map(|key| home(&mut picker, key, now)).collect();
+        assert!((0..8).all(|index| homes.iter().filter(|home| **home == index).count() > 20));
+        picker.remove(3, now);
+        for (key, before) in homes.iter().enumerate() {
+            let after = home(&mut picker, key as u64, now);
+            assert!(after == *before || *before == 3);
+        }
+    }
+
+    #[test]
+    fn r38_a_busy_key_spills_over_at_its_bound() {
+        let (mut picker, now) = named();
+        let first = home(&mut picker, 1, now);
+        let mut reasons = Vec::new();
+        for _ in 0..80 {
+            let picked = picker.pick(keyed(1), &[], now).expect("open");
+            reasons.push(picked.reason);
+            let most = picker.slots.iter().map(|slot| slot.own).max().expect("eight");
+            let all: u32 = picker.slots.iter().map(|slot| slot.own).sum();
+            assert!(most <= (5 * all).div_ceil(4 * 8), "{most} of {all}");
+        }
+        assert!(own(&picker)[first] >= 12, "the first gets as much as it may: {:?}", own(&picker));
+        assert!(reasons.iter().all(|reason| *reason == PickReason::Affinity));
+    }
+
+    #[test]
+    fn a_key_goes_elsewhere_while_its_home_is_out_and_comes_back() {
+        let (mut picker, now) = named();
+        let first = home(&mut picker, 5, now);
+        picker.eject(first, None, now);
+        assert_ne!(home(&mut picker, 5, now), first);
+        picker.clear(first, now);
+        assert_eq!(home(&mut picker, 5, now), first);
     }
 }
 

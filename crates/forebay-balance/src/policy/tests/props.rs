@@ -141,7 +141,9 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Shift(i) if !held.is_empty() => {
                 let i = i % held.len();
                 let from = held[i].0;
-                if let Ok(picked) = picker.shift(&from, from.claim.guest.unwrap_or_default(), &[from.index], now) {
+                if let Ok(picked) =
+                    picker.shift(&from, (from.claim.guest.unwrap_or_default(), None), &[from.index], now)
+                {
                     held[i] = (picked, now);
                 }
             }
@@ -182,7 +184,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Insert { pool, weight, bound, checked, probed } if alive.len() < 12 => {
                 let max_concurrency = bound.map(u32::from);
-                alive.push(picker.insert(New { pool, weight, max_concurrency, checked, probed }, now));
+                alive.push(picker.insert(New { pool, weight, max_concurrency, checked, probed, id_hash: 0 }, now));
             }
             Step::Remove(i) if !alive.is_empty() => {
                 let index = alive.swap_remove(i % alive.len());
