@@ -6,6 +6,7 @@ use forebay_core::{Class, Demand};
 
 use crate::alarm::Alarm;
 use crate::endpoint::EndpointId;
+use crate::metrics::{self, Labels};
 use crate::policy::Picker;
 use crate::rate::Rate;
 use crate::wait::{OnFull, Waiter};
@@ -24,6 +25,7 @@ pub(crate) struct Core {
     pub(crate) on_full: OnFull,
     /// In the order of the picker's.
     pub(crate) pools: Box<[Arc<str>]>,
+    pub(crate) labels: Labels,
 }
 
 /// What is behind the one lock, as it changes together.
@@ -51,7 +53,7 @@ impl Core {
             releases: Rate::default(),
             alarm: Alarm::default(),
         };
-        Self { ledger: Mutex::new(ledger), wakers: Wakers::default(), on_full, pools }
+        Self { ledger: Mutex::new(ledger), wakers: Wakers::default(), on_full, pools, labels: Labels::default() }
     }
 
     /// Only our own code runs under this lock, so a poisoned one is whole all the same.
@@ -67,10 +69,14 @@ impl Core {
         let opened = ledger.picker.take_opened();
         let granted = if opened { ledger.grant(self) } else { Vec::new() };
         ledger.forget_gone();
+        let ejected = ledger.picker.take_ejected();
         let alarm = self.set_alarm(&mut ledger);
         drop(ledger);
         if let Some(alarm) = alarm {
             alarm.start(self);
+        }
+        if ejected > 0 {
+            metrics::ejected(ejected);
         }
         for waiter in granted {
             waiter.wake();

@@ -174,10 +174,13 @@ impl<S: Clone> Fleet<S> {
     }
 
     fn take(&self, place: Option<Place>, ask: &Ask) -> Result<Pick<S>, policy::PickError> {
-        let permit = Permit::pick(&self.shared.core, place, ask.who())?;
+        let mut permit = Permit::pick(&self.shared.core, place, ask.who())?;
         let reason = permit.reason();
         match self.shared.members.get(permit.index()) {
-            Some((endpoint, service)) => Ok(Pick { service, endpoint, permit, reason }),
+            Some((endpoint, service, meter)) => {
+                permit.bind(meter);
+                Ok(Pick { service, endpoint, permit, reason })
+            }
             None => self.take(None, ask), // it was removed since it was picked, and is not picked again
         }
     }

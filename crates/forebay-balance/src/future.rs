@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use crate::capacity::Place;
 use crate::endpoint::EndpointId;
+use crate::metrics;
 use crate::permit::{Permit, Who};
 use crate::policy::{PickError, PickReason};
 use crate::redial::RedialPolicy;
@@ -151,7 +152,13 @@ fn bind<S: Clone>(
     service: &mut Option<S>,
 ) {
     let place = permit.insert(place);
-    (*endpoint, *service) = shared.members.get(place.index()).unzip();
+    (*endpoint, *service) = match shared.members.get(place.index()) {
+        Some((id, service, meter)) => {
+            place.bind(meter);
+            (Some(id), Some(service))
+        }
+        None => (None, None),
+    };
 }
 
 impl<S, R, B, RB> Future for ResponseFuture<S, R, B>
@@ -230,6 +237,7 @@ where
                             if this.tried.len() > REDIALS {
                                 break Reason::NoEndpoint;
                             }
+                            metrics::redialled("unready");
                             match permit.elsewhere(this.tried) {
                                 Ok(permit) => bind(this.shared, permit, this.permit, this.endpoint, this.service),
                                 Err(error) => break error.into(),
@@ -264,6 +272,7 @@ where
                         if let Some(request) = again
                             && let Ok(permit) = permit.elsewhere(this.tried)
                         {
+                            metrics::redialled("undispatched");
                             bind(this.shared, permit, this.permit, this.endpoint, this.service);
                             *this.request = Some(request);
                             this.step.set(Step::Readying);
@@ -278,6 +287,7 @@ where
         this.step.set(Step::Done);
         *this.permit = None;
         let who = *this.who;
+        metrics::refused(refused);
         let mut ledger = this.shared.core.ledger();
         if who.counted {
             ledger.demand[who.class].shed += 1;

@@ -78,6 +78,11 @@ impl BalanceHandle {
         Self { control }
     }
 
+    #[cfg(feature = "metrics")]
+    pub(crate) fn labels(&self) -> &crate::metrics::Labels {
+        &self.core().labels
+    }
+
     fn core(&self) -> &Arc<Core> {
         self.control.core()
     }

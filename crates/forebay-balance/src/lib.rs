@@ -154,11 +154,12 @@
 //! | feature | adds |
 //! |---|---|
 //! | `client` | `Balance::http()`: an HTTP/1.1 and HTTP/2 client as the endpoints; health checks, probes, DNS |
+//! | `metrics` | numbers for the `metrics` facade: `metrics::describe`, [`BalanceHandle`]`::record` |
 //! | `tower` | tower's `Discover` as a source of endpoints |
 //!
 //! # Limits
 //!
-//! TLS to the backends, pinning of batches, NVML and metrics of the balancer's own are not there yet. A place reserved is
+//! TLS to the backends, pinning of batches and NVML are not there yet. A place reserved is
 //! kept for as long as its holder likes, and is not kept if an endpoint is closed or its bound lowered. Where places are
 //! without a bound, a reservation says nothing. Affinity looks at every endpoint of the pool: O(endpoints).
 
@@ -178,6 +179,11 @@ mod handle;
 #[cfg(feature = "client")]
 mod health;
 mod members;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "no_metrics.rs"]
+mod metrics;
 mod permit;
 mod policy;
 pub mod probe;

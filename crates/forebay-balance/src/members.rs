@@ -8,6 +8,7 @@ use crate::affinity::rendezvous::id_hash;
 use crate::core::{Core, now};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::gpu::GpuTable;
+use crate::metrics::Meter;
 use crate::policy::New;
 
 /// An endpoint's service.
@@ -15,6 +16,7 @@ use crate::policy::New;
 pub(crate) struct Node<S> {
     pub(crate) id: EndpointId,
     pub(crate) service: S,
+    pub(crate) meter: Meter,
 }
 
 /// What is done for each new endpoint, outside all locks but that of the changes.
@@ -37,13 +39,13 @@ impl<S> Members<S> {
     }
 
     /// The endpoint at an index that is held; `None`: it was removed after its pick.
-    pub(crate) fn get(&self, index: usize) -> Option<(EndpointId, S)>
+    pub(crate) fn get(&self, index: usize) -> Option<(EndpointId, S, Meter)>
     where
         S: Clone,
     {
         let nodes = self.nodes.load();
         let node = nodes.get(index)?.as_ref()?;
-        Some((node.id.clone(), node.service.clone()))
+        Some((node.id.clone(), node.service.clone(), node.meter.clone()))
     }
 
     /// Has all endpoints watched, those that are there and those to come.
@@ -103,7 +105,7 @@ impl<S> Members<S> {
             ledger.by_id.insert(id.clone(), index);
             index
         });
-        let node = Arc::new(Node { id, service: endpoint.service });
+        let node = Arc::new(Node { meter: core.labels.meter(&id), id, service: endpoint.service });
         self.set(index, Some(Arc::clone(&node)));
         core.change(|ledger| ledger.picker.update(index, new, now));
         if let Some(watch) = self.watch.get() {

@@ -6,6 +6,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::capacity::Place;
 use crate::core::{Core, now};
+use crate::metrics::Meter;
 use crate::policy::{self, Ended, PickError, PickReason};
 
 /// How long an endpoint that answers 429 without `Retry-After` and has nothing to do is left alone.
@@ -25,6 +26,8 @@ pub struct Permit {
     counted: Option<Class>,
     class: Class,
     key: Option<u64>,
+    /// Of its endpoint, once that is bound.
+    meter: Option<Meter>,
 }
 
 /// For whom a place is taken.
@@ -68,7 +71,18 @@ impl Permit {
         let core = Arc::clone(core);
         let counted = who.counted.then_some(who.class);
         let (outcome, class) = (Outcome::Cancelled, who.class);
-        Ok(Self { core, picked, started, outcome, failed: false, pause: None, counted, class, key: who.key })
+        Ok(Self {
+            core,
+            picked,
+            started,
+            outcome,
+            failed: false,
+            pause: None,
+            counted,
+            class,
+            key: who.key,
+            meter: None,
+        })
     }
 
     /// Moves to another endpoint than those tried, as one exchange that goes on: it was sent to this one in vain.
@@ -79,8 +93,17 @@ impl Permit {
             ledger.picker.learn(&self.picked, &self.ended(), now);
             Ok(picked)
         })?;
+        if let Some(meter) = self.meter.take() {
+            meter.ended(self.outcome);
+        }
         (self.started, self.outcome) = (now, Outcome::Cancelled);
         Ok(self)
+    }
+
+    /// Has it counted among the numbers of its endpoint.
+    pub(crate) fn bind(&mut self, meter: Meter) {
+        meter.picked(self.picked.reason);
+        self.meter = Some(meter);
     }
 
     pub(crate) const fn index(&self) -> usize {
@@ -101,6 +124,9 @@ impl Permit {
 
     /// The head is here; if it is a failure, that stands.
     pub(crate) fn head(&mut self, status: StatusCode, headers: &HeaderMap, outcome: Outcome) {
+        if let Some(meter) = &self.meter {
+            meter.head(now().saturating_duration_since(self.started));
+        }
         match outcome {
             Outcome::Success if self.picked.trial => {
                 self.core.change(|ledger| ledger.picker.head_of_trial(&self.picked, now()));
@@ -135,6 +161,9 @@ impl Drop for Permit {
         let silent = !self.picked.timed && matches!(self.outcome, Outcome::Cancelled | Outcome::Success);
         let now = if silent { self.started } else { now() };
         let ended = self.ended();
+        if let Some(meter) = self.meter.take() {
+            meter.ended(ended.outcome);
+        }
         self.core.change(|ledger| {
             if let Some(class) = self.counted {
                 let demand = &mut ledger.demand[class];

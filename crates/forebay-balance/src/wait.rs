@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::capacity::Place;
 use crate::core::Core;
+use crate::metrics;
 use crate::policy::Claim;
 
 /// What a request meets that has reserved no place and finds none.
@@ -78,6 +79,7 @@ pub(crate) struct Turn {
     until: Pin<Box<Sleep>>,
     /// What is said if that passes.
     late: Reason,
+    since: Instant,
 }
 
 impl Turn {
@@ -108,7 +110,8 @@ impl Turn {
         core.keep_awake();
         // A place may have come free since it was looked for.
         core.change(|ledger| ledger.picker.look_again());
-        Some(Self { core: Arc::clone(core), waiter, until: Box::pin(sleep_until(until)), late })
+        let (core, since) = (Arc::clone(core), Instant::now());
+        Some(Self { core, waiter, until: Box::pin(sleep_until(until)), late, since })
     }
 }
 
@@ -137,6 +140,7 @@ impl Future for Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        metrics::waited(self.since.elapsed());
         let mut ledger = self.core.ledger();
         ledger.waiting.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
         ledger.demand[self.waiter.class].queued -= u64::from(self.waiter.counted);

@@ -16,6 +16,7 @@ use crate::client::endpoint::HttpEndpoint;
 use crate::core::{Core, now};
 use crate::health::HttpCheck;
 use crate::members::Node;
+use crate::metrics;
 use crate::policy::Heard;
 use crate::probe::{LoadReport, MetricsProbe, Rule, Verdict};
 
@@ -137,8 +138,14 @@ impl Source {
                 let verdict = judge(&mut self.rules, &report, now);
                 self.last = Some((now, self.probe.requests(&report), verdict));
             }
-            Ok(Err(error)) => tracing::debug!(%error, path = self.probe.path, "a probe failed"),
-            Err(_) => tracing::debug!(path = self.probe.path, "a probe took too long"),
+            Ok(Err(error)) => {
+                metrics::probe_failed("error");
+                tracing::debug!(%error, path = self.probe.path, "a probe failed");
+            }
+            Err(_) => {
+                metrics::probe_failed("timeout");
+                tracing::debug!(path = self.probe.path, "a probe took too long");
+            }
         }
     }
 

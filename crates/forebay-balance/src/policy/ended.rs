@@ -99,6 +99,7 @@ impl Picker {
         let up = slot.record.phase == Phase::Up;
         let eject = (slot.record.error(&config, since) && up || trial) && self.may_eject(index);
         let stretch = self.random();
+        self.ejected += u64::from(eject);
         self.change(index, now, |slot| {
             if let Some(until) = ghost {
                 slot.ghosts.hold(until, mean);

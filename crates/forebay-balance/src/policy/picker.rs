@@ -136,6 +136,8 @@ pub(crate) struct Picker {
     due: BTreeSet<(Instant, usize)>,
     /// Places have come free since [`take_opened`](Self::take_opened).
     pub(super) opened: bool,
+    /// Ejections for errors since [`take_ejected`](Self::take_ejected).
+    pub(super) ejected: u64,
     random: u64,
     /// From when the windows of error counts are numbered.
     pub(super) epoch: Instant,
@@ -153,6 +155,7 @@ impl Picker {
             ticket: 0,
             due: BTreeSet::new(),
             opened: false,
+            ejected: 0,
             random: seed | 1,
             epoch: now,
         }
@@ -174,6 +177,11 @@ impl Picker {
     /// Whether places have come free since it was last asked.
     pub(crate) const fn take_opened(&mut self) -> bool {
         std::mem::replace(&mut self.opened, false)
+    }
+
+    /// How many endpoints were ejected for errors since this was last asked.
+    pub(crate) const fn take_ejected(&mut self) -> u64 {
+        std::mem::replace(&mut self.ejected, 0)
     }
 
     /// Does what time alone brings.
@@ -375,7 +383,7 @@ impl Picker {
         if trial {
             pool.change(slot, self.settings.offset, now, |_| ());
         }
-        let timed = trial || ticket % TIMED == 0 || pool.is_new();
+        let timed = trial || ticket.is_multiple_of(TIMED) || pool.is_new();
         Picked { index, claim, ticket, trial, timed, reason }
     }
 

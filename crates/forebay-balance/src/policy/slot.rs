@@ -67,6 +67,7 @@ pub(crate) struct Slot {
     pub(super) record: Record,
     pub(super) busy: Busy,
     /// How often an operator has cleared it.
+    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "the rules of probes ask"))]
     clears: u32,
     pub(super) starting: Option<Starting>,
     /// Of probes, 0 to 1.
@@ -127,6 +128,7 @@ impl Slot {
             && self.closed.is_none()
     }
 
+    #[cfg(feature = "client")]
     pub(crate) const fn clears(&self) -> u32 {
         self.clears
     }

@@ -1,0 +1,136 @@
+//! Numbers for the `metrics` facade, prefix `forebay_balance_`. Labels are endpoints (256 names at most, all further are
+//! `other`), pools, and words of our own: never a tenant.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use forebay_core::{Outcome, Reason};
+use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
+
+use crate::endpoint::EndpointId;
+use crate::handle::BalanceHandle;
+use crate::policy::PickReason;
+
+/// The most endpoints with a label of their own.
+const MAX_ENDPOINTS: usize = 256;
+
+/// Says what each number means and its unit; repeat it for a recorder that is installed later.
+pub fn describe() {
+    use metrics::{describe_counter, describe_gauge, describe_histogram};
+    describe_gauge!("forebay_balance_in_flight_requests", Unit::Count, "Our requests there now, to the body's end.");
+    describe_gauge!("forebay_balance_load_requests", Unit::Count, "Requests there: ours, others', fast failures.");
+    describe_gauge!("forebay_balance_weight_ratio", Unit::Count, "The weight in use over the configured one.");
+    describe_gauge!("forebay_balance_available_ratio", Unit::Count, "The healthy part of a pool's weight, 0 to 1.");
+    describe_gauge!("forebay_balance_places", Unit::Count, "Places that are open.");
+    describe_counter!("forebay_balance_picks_total", Unit::Count, "Picks, by reason.");
+    describe_counter!("forebay_balance_outcomes_total", Unit::Count, "Exchanges that ended, by endpoint and outcome.");
+    describe_counter!("forebay_balance_refused_total", Unit::Count, "Refused requests, by reason.");
+    describe_counter!("forebay_balance_ejections_total", Unit::Count, "Endpoints that were left out for errors.");
+    describe_counter!("forebay_balance_redials_total", Unit::Count, "Requests sent elsewhere, as they never left.");
+    describe_counter!("forebay_balance_probe_failures_total", Unit::Count, "Metrics pages not read, by kind.");
+    describe_histogram!("forebay_balance_wait_seconds", Unit::Seconds, "Waits for a place.");
+    describe_histogram!("forebay_balance_head_seconds", Unit::Seconds, "From the pick to the answer's head.");
+}
+
+/// Labels of endpoints.
+#[derive(Debug, Default)]
+pub(crate) struct Labels(Mutex<HashSet<EndpointId>>);
+
+impl Labels {
+    fn of(&self, id: &EndpointId) -> String {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(id) || known.len() < MAX_ENDPOINTS && known.insert(id.clone()) {
+            id.to_string()
+        } else {
+            "other".to_owned()
+        }
+    }
+
+    /// The numbers of an endpoint.
+    pub(crate) fn meter(&self, id: &EndpointId) -> Meter {
+        let endpoint = self.of(id);
+        let outcome =
+            |outcome| counter!("forebay_balance_outcomes_total", "endpoint" => endpoint.clone(), "outcome" => outcome);
+        Meter(Arc::new(Handles {
+            in_flight: gauge!("forebay_balance_in_flight_requests", "endpoint" => endpoint.clone()),
+            outcomes: ["success", "overload", "error", "cancelled"].map(outcome),
+            head: histogram!("forebay_balance_head_seconds"),
+            picks: PickReason::ALL.map(|reason| counter!("forebay_balance_picks_total", "reason" => reason.as_str())),
+        }))
+    }
+}
+
+/// The numbers of an endpoint, resolved when it is inserted: install the recorder before.
+#[derive(Clone)]
+pub(crate) struct Meter(Arc<Handles>);
+
+struct Handles {
+    in_flight: Gauge,
+    /// By outcome.
+    outcomes: [Counter; 4],
+    head: Histogram,
+    picks: [Counter; PickReason::ALL.len()],
+}
+
+impl std::fmt::Debug for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meter")
+    }
+}
+
+impl Meter {
+    pub(crate) fn picked(&self, reason: PickReason) {
+        self.0.picks[reason as usize].increment(1);
+        self.0.in_flight.increment(1.0);
+    }
+
+    pub(crate) fn head(&self, after: Duration) {
+        self.0.head.record(after.as_secs_f64());
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        self.0.outcomes[outcome as usize].increment(1);
+        self.0.in_flight.decrement(1.0);
+    }
+}
+
+pub(crate) fn refused(reason: Reason) {
+    counter!("forebay_balance_refused_total", "reason" => reason.as_str()).increment(1);
+}
+
+pub(crate) fn ejected(endpoints: u64) {
+    counter!("forebay_balance_ejections_total").increment(endpoints);
+}
+
+pub(crate) fn redialled(cause: &'static str) {
+    counter!("forebay_balance_redials_total", "cause" => cause).increment(1);
+}
+
+pub(crate) fn waited(time: Duration) {
+    histogram!("forebay_balance_wait_seconds").record(time.as_secs_f64());
+}
+
+#[cfg(feature = "client")]
+pub(crate) fn probe_failed(kind: &'static str) {
+    counter!("forebay_balance_probe_failures_total", "kind" => kind).increment(1);
+}
+
+impl BalanceHandle {
+    /// Sets the gauges that nothing moves by itself (load, weights, available part, open places); call it before the
+    /// numbers are read, or every few seconds.
+    pub fn record(&self) {
+        for endpoint in self.snapshot() {
+            let label = self.labels().of(&endpoint.id);
+            gauge!("forebay_balance_load_requests", "endpoint" => label.clone()).set(endpoint.load);
+            let ratio = if endpoint.weight == 0 { 0.0 } else { endpoint.effective_weight / f64::from(endpoint.weight) };
+            gauge!("forebay_balance_weight_ratio", "endpoint" => label).set(ratio);
+        }
+        for pool in self.pools() {
+            let label = pool.pool.to_string();
+            gauge!("forebay_balance_available_ratio", "pool" => label.clone()).set(pool.available);
+            let open = pool.open.map_or(f64::INFINITY, |open| open as f64);
+            gauge!("forebay_balance_places", "pool" => label, "state" => "open").set(open);
+        }
+    }
+}
