@@ -62,6 +62,11 @@ pub struct Balancer {
     /// The path of a metrics page of each backend, such as `/metrics` of vLLM, SGLang, TensorRT-LLM, Triton, TGI or
     /// llama.cpp: load that others bring and full KV caches then count. None: only what the gateway itself sends there.
     pub metrics_path: Option<String>,
+    /// Whether requests with the same `session_id`, `user` or `prompt_cache_key` in their JSON go to one backend, as long
+    /// as that has no more than its share. Those with the same `x-session-id` header always do.
+    pub affinity_by_session: bool,
+    /// Whether prompts with the same beginning (two blocks of 2 KiB) go to one backend, which then has it in its KV cache.
+    pub affinity_by_prompt: bool,
     /// The pools of a class (`p0` to `p15`), in order. A class without a route uses `"default"`.
     pub routes: BTreeMap<String, Vec<String>>,
 }

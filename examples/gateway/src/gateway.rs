@@ -88,7 +88,8 @@ impl Gateway {
             tracing::info!(?summary, "the job worker has ended");
         });
         let cache = cache(config)?;
-        let stack = ServiceBuilder::new().layer(observe).layer(cache).layer(offload).service(inner);
+        let affinity = upstreams::affinity(config)?;
+        let stack = ServiceBuilder::new().layer(observe).layer(cache).layer(affinity).layer(offload).service(inner);
 
         let draining = Arc::new(AtomicBool::new(false));
         let keys = Keys::new(config);

@@ -1,5 +1,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
+use forebay_balance::affinity::AffinityLayer;
 use forebay_balance::client::{HttpBalanceBuilder, HttpUrl};
 use forebay_balance::{Balance, BalanceHandle, Dns, Endpoint, HttpBalance, HttpCheck, MetricsProbe};
 use forebay_core::{Class, ConfigError};
@@ -53,7 +54,7 @@ pub(crate) fn build(config: &Config) -> Result<(HttpBalance, BalanceHandle), Con
         if upstream.dns { builder.discover(Dns::of(endpoint)) } else { builder.endpoint(endpoint) }
     };
     let mut builder = config.upstreams.iter().fold(Balance::http(), add);
-    let Balancer { health_path, metrics_path, routes } = &config.balance;
+    let Balancer { health_path, metrics_path, routes, .. } = &config.balance;
     if let Some(path) = health_path {
         builder = builder.health(HttpCheck::new(path));
     }
@@ -66,6 +67,18 @@ pub(crate) fn build(config: &Config) -> Result<(HttpBalance, BalanceHandle), Con
         }
     }
     builder.build_with_handle()
+}
+
+/// Finds out which requests belong together.
+pub(crate) fn affinity(config: &Config) -> Result<AffinityLayer, ConfigError> {
+    let mut affinity = AffinityLayer::builder().header("x-session-id");
+    if config.balance.affinity_by_session {
+        affinity = affinity.session_fields();
+    }
+    if config.balance.affinity_by_prompt {
+        affinity = affinity.prompt();
+    }
+    affinity.build()
 }
 
 fn endpoint(upstream: &Upstream) -> Endpoint<HttpUrl> {

@@ -67,7 +67,6 @@ pub(crate) struct Slot {
     pub(super) record: Record,
     pub(super) busy: Busy,
     /// How often an operator has cleared it.
-    #[cfg_attr(not(feature = "client"), expect(dead_code, reason = "the rules of probes ask"))]
     clears: u32,
     pub(super) starting: Option<Starting>,
     /// Of probes, 0 to 1.
