@@ -96,8 +96,11 @@ impl<S> Members<S> {
                 ledger.by_id.remove(&id);
                 ledger.picker.remove(other, now);
             }
-            // Not to be picked before its service is there.
-            let index = stays.unwrap_or_else(|| ledger.picker.insert(New { weight: 0, ..new }, now));
+            // Not to be picked before its service is there, nor gone by then.
+            let index = match stays {
+                Some(index) => ledger.picker.revive(index, now),
+                None => ledger.picker.insert(New { weight: 0, ..new }, now),
+            };
             if ledger.ids.len() <= index {
                 ledger.ids.resize(index + 1, None);
             }

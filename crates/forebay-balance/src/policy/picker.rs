@@ -245,6 +245,15 @@ impl Picker {
         self.retire(index);
     }
 
+    /// Keeps an endpoint that was removed but still has requests: it is not gone when they end, and drains until it is
+    /// [`update`](Self::update)d.
+    pub(crate) fn revive(&mut self, index: usize, now: Instant) -> usize {
+        if self.slots[index].removed {
+            self.change(index, now, |slot| (slot.removed, slot.base) = (false, 0));
+        }
+        index
+    }
+
     /// The endpoints that are gone since this was last asked.
     pub(crate) fn take_gone(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.gone)
@@ -259,6 +268,7 @@ impl Picker {
         if let Some(at) = slot.due.take() {
             self.due.remove(&(at, index));
         }
+        slot.gone = true;
         self.pools[slot.pool].leave(slot.leaf);
         self.vacant.push(index);
         self.gone.push(index);
@@ -267,6 +277,9 @@ impl Picker {
     /// Changes an endpoint, and all that follows from it. O(log endpoints); O(endpoints) where a panic starts or ends.
     pub(crate) fn change(&mut self, index: usize, now: Instant, change: impl FnOnce(&mut Slot)) {
         let slot = &mut self.slots[index];
+        if slot.gone {
+            return; // a check or a probe that came too late
+        }
         let (of, due) = (slot.pool, slot.due);
         let pool = &mut self.pools[of];
         let open = pool.open();

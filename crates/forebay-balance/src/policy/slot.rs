@@ -54,6 +54,8 @@ pub(crate) struct Slot {
     pub(super) id_hash: u64,
     pub(crate) max_concurrency: Option<u32>,
     pub(crate) removed: bool,
+    /// It has left its pool, and waits to be another endpoint's.
+    pub(super) gone: bool,
     pub(crate) own: u32,
     pub(crate) picks: u64,
     pub(super) last_pick: u64,
@@ -92,6 +94,7 @@ impl Slot {
             id_hash: 0,
             max_concurrency: None,
             removed: false,
+            gone: false,
             own: 0,
             picks: 0,
             last_pick: 0,

@@ -106,6 +106,37 @@ fn reserved_places_are_for_those_who_reserved() {
 }
 
 #[test]
+fn what_comes_too_late_for_an_endpoint_that_is_gone_changes_nothing() {
+    let (mut picker, now) = fleet(&[(1, None), (1, None)]);
+    picker.remove(0, now);
+    let heard = Heard {
+        requests: Some(5),
+        own_sent: 0,
+        verdict: crate::probe::Verdict::Factor(0.5),
+        valid: Duration::from_secs(1),
+    };
+    picker.heard(0, &heard, now);
+    picker.set_health(0, true, now);
+    picker.eject(0, Some(Duration::from_secs(1)), now);
+    picker.advance(now + Duration::from_secs(2));
+    assert_eq!((picker.pools[0].weight, picker.pools[0].known, picker.due()), (256, 1, None));
+    assert!((0..4).all(|_| pick(&mut picker, now).expect("the other").index == 1));
+}
+
+#[test]
+fn an_endpoint_that_comes_back_before_it_is_gone_stays() {
+    let (mut picker, now) = fleet(&[(1, None), (1, None)]);
+    let held = picker.pick(Ask::default(), &[1], now).expect("open");
+    picker.remove(0, now);
+    picker.revive(0, now);
+    end(&mut picker, &held, Outcome::Success, now, now);
+    assert_eq!(picker.take_gone(), []);
+    assert!((0..4).all(|_| pick(&mut picker, now).expect("the other").index == 1), "its service is not there yet");
+    picker.update(0, new(9, None), now);
+    assert_eq!(pick(&mut picker, now).expect("open").index, 0);
+}
+
+#[test]
 fn the_largest_numbers_do_not_overflow() {
     let (mut picker, now) = fleet(&[(u16::MAX, Some(u32::MAX - 1)); 3]);
     let all = Places { endpoints: 3, weight: 3 * 65535, total: u32::MAX, open: u32::MAX };
