@@ -1,130 +1,21 @@
-//! The affinity layer keeps tower's contract, finds keys wherever a body is cut, and loses nothing of any body.
+//! The affinity layer keeps tower's contract, waits for nobody for long, and loses nothing of any body.
+
+mod affinity_kit;
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use affinity_kit::{Inner, chat, json, kit, sessions};
 use bytes::Bytes;
-use forebay_balance::affinity::body::Rest;
-use forebay_balance::affinity::{
-    Affinity, AffinityHandle, AffinityLayer, AffinityLayerBuilder, BLOCK_BYTES, PrefixBlocks,
-};
-use forebay_core::testing::{Scripted, Seen, Spy, Step, cut_after};
-use forebay_core::{AffinityKey, BoxError, Principal, ReqBody};
-use http::{HeaderMap, Request, Response};
+use forebay_balance::affinity::AffinityLayer;
+use forebay_core::testing::{Scripted, Spy, Step, cut_after};
+use forebay_core::{AffinityKey, BoxError};
+use http::{HeaderMap, Request};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Full};
-use proptest::prelude::*;
+use http_body_util::Full;
 use tower::{Layer as _, Service, ServiceExt as _};
-
-/// What reached the inner service.
-#[derive(Debug, Default, Clone)]
-struct Got {
-    key: Option<AffinityKey>,
-    blocks: Option<PrefixBlocks>,
-    exact: Option<u64>,
-    data: Vec<u8>,
-    trailers: Option<HeaderMap>,
-    error: Option<String>,
-}
-
-/// Reads the whole request, and writes it down.
-#[derive(Debug, Clone)]
-struct Inner {
-    got: Arc<Mutex<Vec<Got>>>,
-    ready: Result<bool, &'static str>,
-}
-
-impl<B> Service<Request<ReqBody<Rest<B>>>> for Inner
-where
-    B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Unpin + Send + 'static,
-{
-    type Response = Response<Scripted>;
-    type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Scripted>, BoxError>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        if self.ready? {
-            return Poll::Ready(Ok(()));
-        }
-        self.ready = Ok(true); // the next time
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    fn call(&mut self, request: Request<ReqBody<Rest<B>>>) -> Self::Future {
-        let (log, extensions) = (Arc::clone(&self.got), request.extensions());
-        let (key, blocks) = (extensions.get().copied(), extensions.get().cloned());
-        let mut body = request.into_body();
-        Box::pin(async move {
-            let mut got = Got { key, blocks, exact: body.size_hint().exact(), ..Got::default() };
-            while let Some(frame) = body.frame().await {
-                match frame.map(Frame::into_data) {
-                    Ok(Ok(data)) => got.data.extend_from_slice(&data),
-                    Ok(Err(other)) => got.trailers = other.into_trailers().ok(),
-                    Err(error) => got.error = Some(error.to_string()),
-                }
-            }
-            log.lock().unwrap().push(got);
-            Ok(Response::new(Scripted::new([Step::Data("answer".into()), Step::Pending])))
-        })
-    }
-}
-
-/// The layer with a spy and the inner service behind it.
-struct Kit {
-    service: Affinity<Spy<Inner>>,
-    handle: AffinityHandle,
-    seen: Arc<Mutex<Seen>>,
-    got: Arc<Mutex<Vec<Got>>>,
-}
-
-fn kit(builder: AffinityLayerBuilder) -> Kit {
-    let (layer, handle) = builder.build_with_handle().unwrap();
-    let got = Arc::default();
-    let (spy, seen) = Spy::new(Inner { got: Arc::clone(&got), ready: Ok(false) });
-    Kit { service: layer.layer(spy), handle, seen, got }
-}
-
-impl Kit {
-    async fn send<B>(&self, request: Request<B>) -> Got
-    where
-        B: Body<Data = Bytes, Error: Into<BoxError> + Send> + Unpin + Send + 'static,
-    {
-        let response = self.service.clone().oneshot(request).await.unwrap();
-        response.into_body().collect().await.unwrap();
-        self.got.lock().unwrap().last().cloned().unwrap()
-    }
-
-    /// Sends the body in these frames, with a wait before each.
-    async fn frames(&self, frames: &[&[u8]]) -> Got {
-        let steps = frames.iter().flat_map(|frame| [Step::Pending, Step::Data(Bytes::copy_from_slice(frame))]);
-        self.send(json(Scripted::new(steps))).await
-    }
-
-    async fn text(&self, body: &str) -> Got {
-        self.send(json(Full::new(Bytes::copy_from_slice(body.as_bytes())))).await
-    }
-}
-
-fn json<B>(body: B) -> Request<B> {
-    Request::post("/v1/chat/completions").header("content-type", "application/json; charset=utf-8").body(body).unwrap()
-}
-
-fn sessions() -> AffinityLayerBuilder {
-    AffinityLayer::builder().session_fields()
-}
-
-fn prompts() -> AffinityLayerBuilder {
-    AffinityLayer::builder().prompt()
-}
-
-/// A chat whose one message is this many blocks long, and then what `tail` says.
-fn chat(blocks: usize, tail: &str) -> String {
-    let text: String = (0..blocks * BLOCK_BYTES).map(|at| char::from(b'a' + (at / 7 % 26) as u8)).collect();
-    format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}{tail}"}}],"stream":true}}"#)
-}
 
 #[tokio::test]
 async fn keeps_the_contract() {
@@ -169,64 +60,6 @@ async fn a_dropped_exchange_leaves_nothing_at_any_poll() {
 }
 
 #[tokio::test]
-async fn finds_the_same_wherever_the_body_is_cut() {
-    let kit = kit(sessions().prompt());
-    let body = r#"{"x":{"user":"no"},"messages":[{"content":"é\n"}],"us\u0065r":"\ud83d\ude00é","session_id":"s"}"#;
-    let whole = kit.text(body).await;
-    let plain = kit.text(r#"{"messages":[],"user":"😀é"}"#).await;
-    assert!(whole.key.is_some() && whole.key == plain.key);
-    for cut in 0..=body.len() {
-        let (one, two) = body.as_bytes().split_at(cut);
-        let got = kit.frames(&[one, two]).await;
-        assert_eq!((got.key, got.data.as_slice()), (whole.key, body.as_bytes()), "cut at {cut}");
-    }
-    let bytes: Vec<&[u8]> = body.as_bytes().chunks(1).collect();
-    assert_eq!(kit.frames(&bytes).await.key, whole.key);
-}
-
-#[tokio::test]
-async fn the_first_usable_field_of_the_body_wins() {
-    let kit = kit(sessions());
-    let user = kit.text(r#"{"user":"7"}"#).await.key;
-    assert!(user.is_some());
-    for body in [
-        r#"{"user":"7","session_id":"s"}"#,
-        r#"{"session_id":"","user":7}"#,
-        r#"{"session_id":null,"prompt_cache_key":["k"],"user":"7"}"#,
-        r#"{"session_id":{"id":"x"},"user":"7"}"#,
-        r#"{"user":"7","user":"8"}"#,
-        r#" {"a":[[[{}]]],"user":"7" and then something that nobody has looked at"#,
-    ] {
-        assert_eq!(kit.text(body).await.key, user, "{body}");
-    }
-    for body in [r#"{"user":"8"}"#, r#"{"session_id":"7"}"#, r#"{"prompt_cache_key":"7"}"#] {
-        let key = kit.text(body).await.key;
-        assert!(key.is_some() && key != user, "{body}");
-    }
-}
-
-#[tokio::test]
-async fn tenants_share_no_keys_and_no_blocks() {
-    let kit = kit(sessions().prompt());
-    let mut all = Vec::new();
-    for body in [r#"{"messages":[],"user":"7"}"#.to_owned(), chat(3, "")] {
-        for principal in [None, Some("a"), Some("b")] {
-            let mut request = json(Full::<Bytes>::from(body.clone()));
-            if let Some(principal) = principal {
-                request.extensions_mut().insert(Principal::from_bytes(principal));
-            }
-            let got = kit.send(request).await;
-            all.push(got.key.unwrap().0);
-            all.extend(got.blocks.iter().flat_map(PrefixBlocks::hashes).filter(|&&hash| hash != got.key.unwrap().0));
-        }
-    }
-    let mut distinct = all.clone();
-    distinct.sort_unstable();
-    distinct.dedup();
-    assert_eq!((all.len(), distinct.len()), (3 + 3 * 3, 3 + 3 * 3));
-}
-
-#[tokio::test]
 async fn a_header_spares_the_body() {
     let kit = kit(sessions().header("X-Session-Id"));
     let request = |value: &str, steps| {
@@ -251,117 +84,6 @@ async fn a_key_that_is_there_stays() {
     let got = kit.send(request).await;
     assert_eq!((got.key, got.exact), (Some(AffinityKey(42)), Some(12)));
     assert_eq!(kit.handle.snapshot().given, 1);
-}
-
-#[tokio::test]
-async fn a_prompt_gives_its_first_two_blocks_even_if_it_never_ends_within_the_bound() {
-    let kit = kit(prompts());
-    let three = kit.text(&chat(3, "")).await;
-    let blocks = three.blocks.unwrap();
-    assert_eq!((blocks.hashes().len(), three.key), (3, Some(AffinityKey(blocks.hashes()[1]))));
-    for tail in ["other", "\\n"] {
-        let got = kit.text(&chat(2, tail)).await;
-        assert_eq!(got.key, three.key, "the same two blocks, and then {tail}");
-    }
-    let long = kit.text(&chat(200, "")).await;
-    assert_eq!((long.key, long.blocks.unwrap().hashes().len()), (three.key, 31), "64 KiB with the head");
-    let text = chat(200, "");
-    let cut: Vec<&[u8]> = text.as_bytes().chunks(1460).collect();
-    let got = kit.frames(&cut).await;
-    assert_eq!((got.key, got.data.as_slice()), (three.key, text.as_bytes()));
-
-    let one = kit.text(&chat(1, "")).await;
-    assert_eq!((one.key, one.blocks.map(|blocks| blocks.hashes().len())), (None, Some(1)), "everybody's system prompt");
-    assert!(kit.text(&chat(0, "")).await.blocks.is_none());
-}
-
-#[tokio::test]
-async fn prompts_of_all_shapes() {
-    let kit = kit(prompts());
-    let text = "x".repeat(5000);
-    let mut keys = Vec::new();
-    for body in [
-        format!(r#"{{"prompt":"{text}"}}"#),
-        format!(r#"{{"prompt":["{}","{}"]}}"#, &text[..2500], &text[2500..]),
-        format!(r#"{{"input":[{{"type":"text","text":"{text}"}}],"messages":["no"]}}"#),
-        format!(r#"{{"prompt":[{}1]}}"#, "123,".repeat(2000)),
-    ] {
-        keys.push(kit.text(&body).await.key.unwrap());
-    }
-    assert_eq!(keys[0], kit.text(&format!(r#"{{"input":"{text}"}}"#)).await.key.unwrap());
-    keys.sort_unstable();
-    keys.dedup();
-    assert_eq!(keys.len(), 4);
-}
-
-#[tokio::test]
-async fn a_field_goes_before_the_prompt_and_is_looked_for_behind_it() {
-    let kit = kit(sessions().prompt());
-    let chat = chat(3, "");
-    let prompt = kit.text(&chat).await;
-    let user = kit.text(r#"{"user":"u"}"#).await;
-    assert!(user.key.is_some() && user.key != prompt.key);
-    let before = chat.replace("\"model\"", "\"user\":\"u\",\"model\"");
-    let behind = chat.replace("\"stream\"", "\"user\":\"u\",\"stream\"");
-    for body in [before, behind] {
-        let got = kit.text(&body).await;
-        assert_eq!((got.key, got.blocks), (user.key, prompt.blocks.clone()));
-    }
-}
-
-#[tokio::test]
-async fn bad_bodies_pass_as_they_are_without_a_key() {
-    let kit = kit(sessions().prompt());
-    let bad: [&[u8]; 12] = [
-        b"hello",
-        b"[{\"user\":\"u\"}]",
-        b"\"user\"",
-        b"\xef\xbb\xbf{\"user\":\"u\"}",
-        b"{\"user\":\"u",
-        b"{\"user\":\"u\\",
-        b"{\"user\":7",
-        b"{\"user\":\"\xff\"}",
-        b"{\"user\":\"\\ud800\"}",
-        b"{\"a\":1 \"user\":\"u\"}",
-        b"\x1f\x8b\x08\x00",
-        b"{\"a\":\"b\"",
-    ];
-    for body in bad {
-        let got = kit.frames(&[body]).await;
-        assert_eq!((got.key, got.blocks.is_some(), got.data.as_slice()), (None, false, body), "{body:?}");
-    }
-    let deep = format!("{}{}", "{\"a\":[".repeat(100_000), "\"user\"");
-    assert_eq!(kit.text(&deep).await.key, None);
-    let late = format!(r#"{{"x":"{}","user":"u"}}"#, "y".repeat(64 << 10));
-    let got = kit.text(&late).await;
-    assert_eq!((got.key, got.data.as_slice()), (None, late.as_bytes()), "beyond the bound");
-    let half = format!(r#"{{"user":"{}"#, "u".repeat(70_000));
-    assert_eq!(kit.text(&half).await.key, None, "no half of a value is a key");
-    let empty: Vec<&[u8]> = vec![b""; 70_000];
-    assert_eq!(kit.frames(&empty).await.key, None, "empty frames are bounded, too");
-}
-
-#[tokio::test]
-async fn only_plain_json_is_read() {
-    let kit = kit(sessions());
-    for (kind, coding, keyed) in [
-        ("application/json", "identity", true),
-        ("Application/JSON", "", true),
-        ("application/vnd.api+json;x=y", "", true),
-        ("application/json", "gzip", false),
-        ("text/json", "", false),
-        ("application/jsonl", "", false),
-        ("multipart/form-data", "", false),
-        ("", "", false),
-    ] {
-        let mut request = json(Full::<Bytes>::from(r#"{"user":"u"}"#));
-        request.headers_mut().insert("content-type", kind.parse().unwrap());
-        request.headers_mut().insert("content-encoding", coding.parse().unwrap());
-        assert_eq!(kit.send(request).await.key.is_some(), keyed, "{kind} {coding}");
-    }
-    let mut request = json(Full::<Bytes>::from(r#"{"user":"u"}"#));
-    request.headers_mut().remove("content-type");
-    assert_eq!(kit.send(request).await.key, None);
 }
 
 #[tokio::test]
@@ -455,36 +177,4 @@ fn the_types_are_what_servers_need() {
     let layer = sessions().build().unwrap();
     check(&layer);
     let _: axum::Router = axum::Router::new().fallback(|| async { "ok" }).layer(layer);
-}
-
-proptest! {
-    #[test]
-    fn no_body_is_changed(body in prop::collection::vec(any::<u8>(), 0..200), cuts in prop::collection::vec(0..200_usize, 0..4)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(body.len())).collect();
-        cuts.extend([0, body.len()]);
-        cuts.sort_unstable();
-        let frames: Vec<&[u8]> = cuts.windows(2).map(|cut| &body[cut[0]..cut[1]]).collect();
-        let got = runtime.block_on(kit(sessions().prompt().max_peek(100)).frames(&frames));
-        prop_assert_eq!(got.data, body);
-    }
-
-    #[test]
-    fn any_value_is_found_as_serde_would_read_it(value in ".{1,40}", cut in any::<prop::sample::Index>()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        // Debug's escapes are not JSON's: every character becomes an escape of its own instead.
-        let escaped: String = value.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
-        let plain: String = value.chars().map(|c| match c {
-            '"' | '\\' => format!("\\{c}"),
-            '\0'..='\x1f' => format!("\\u{:04x}", u32::from(c)),
-            c => c.to_string(),
-        }).collect();
-        let body = |text: &str| format!(r#"{{"user":"{text}"}}"#);
-        let kit = kit(sessions());
-        let (escaped, plain) = (body(&escaped), body(&plain));
-        let (one, two) = escaped.as_bytes().split_at(cut.index(escaped.len()));
-        let key = runtime.block_on(kit.frames(&[one, two])).key;
-        prop_assert!(key.is_some());
-        prop_assert_eq!(key, runtime.block_on(kit.text(&plain)).key);
-    }
 }

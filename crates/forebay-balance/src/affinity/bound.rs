@@ -51,7 +51,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_the_formula_says(load in 0..50_u64, weight in 1..20_u32, others in 0..80_u64, total_load in 0..200_u64) {
+        fn r38_as_the_formula_says(load in 0..50_u64, weight in 1..20_u32, others in 0..80_u64, total_load in 0..200_u64) {
             let total = u64::from(weight) + others;
             // 1.25 w/W (M+1) is a fraction over 4 W: rounded up, by counting.
             let part = 5 * u64::from(weight) * (total_load + 1);

@@ -173,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn who_leaves_moves_only_its_own_keys(
+        fn r38_who_leaves_moves_only_its_own_keys(
             weights in prop::collection::vec(0..=9_u16, 1..10), gone in any::<prop::sample::Index>(), seed in any::<u64>(),
         ) {
             let fleet = fleet(&weights);

@@ -58,7 +58,7 @@ fn what() -> impl Strategy<Value = Do> {
 
 proptest! {
     #[test]
-    fn knows_what_the_naive_one_knows(ring in 1..9_usize, acts in prop::collection::vec(what(), 0..60)) {
+    fn r41_knows_what_the_naive_one_knows(ring in 1..9_usize, acts in prop::collection::vec(what(), 0..60)) {
         let mut table = PrefixTable::with_ring(ring);
         let mut naive = Naive { ring, known: vec![VecDeque::new(); 10] };
         for act in acts {
