@@ -32,9 +32,7 @@ impl Text {
         while let Some(&byte) = input.get(at) {
             match self.escape {
                 Escape::None => {
-                    let rest = &input[at..];
-                    let special = |byte: &u8| matches!(byte, b'"' | b'\\' | 0..=0x1f);
-                    let plain = &rest[..rest.iter().position(special).unwrap_or(rest.len())];
+                    let plain = plain(&input[at..]);
                     if !plain.is_empty() {
                         self.alone()?;
                         self.utf8.check(plain)?;
@@ -101,6 +99,17 @@ impl Text {
     fn alone(&self) -> Result<(), NotJson> {
         if self.high.is_none() { Ok(()) } else { Err(NotJson) }
     }
+}
+
+/// The bytes up to the next quote, backslash or control character.
+fn plain(bytes: &[u8]) -> &[u8] {
+    let special = |byte: u8| byte == b'"' || byte == b'\\' || byte < 0x20;
+    // Without a way out of the inner loop the compiler looks at all bytes of a chunk at once.
+    let clean = |chunk: &[u8; 32]| !chunk.iter().fold(false, |any, &byte| any | special(byte));
+    let (chunks, _) = bytes.as_chunks();
+    let from = 32 * chunks.iter().take_while(|chunk| clean(chunk)).count();
+    let rest = &bytes[from..];
+    &bytes[..from + rest.iter().position(|&byte| special(byte)).unwrap_or(rest.len())]
 }
 
 /// Checks UTF-8 piece by piece, by the table of well-formed sequences (The Unicode Standard, table 3-7).
@@ -186,6 +195,18 @@ mod tests {
         ];
         for bad in bad {
             assert_eq!(decode([bad]), Err(NotJson), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_plain_run_ends_at_the_first_special_byte() {
+        for length in 0..100 {
+            for special in [b'"', b'\\', 0, 0x1f] {
+                let mut bytes = [b' ', 0x7f, b'!', 0xff].repeat(25);
+                bytes[length] = special;
+                assert_eq!(plain(&bytes).len(), length);
+                assert_eq!(plain(&bytes[..length]).len(), length);
+            }
         }
     }
 
