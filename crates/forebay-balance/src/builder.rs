@@ -17,7 +17,7 @@ use crate::endpoint::{DEFAULT_POOL, Endpoint};
 use crate::gpu::GpuTable;
 use crate::handle::BalanceHandle;
 use crate::members::Members;
-use crate::policy::{Guest, Offset, Outlier, Picker, Policy, Route, Routes, Settings, SlowStart};
+use crate::policy::{Guest, Offset, Outlier, Picker, Pin, Policy, Route, Routes, Settings, SlowStart};
 use crate::redial::{NoRedial, RedialMode};
 use crate::service::{Balance, Shared};
 use crate::wait::OnFull;
@@ -158,6 +158,13 @@ impl<S, R> BalanceBuilder<S, R> {
     /// those ejected linearly over 30 s.
     pub fn slow_start(mut self, slow_start: impl Into<Option<SlowStart>>) -> Self {
         self.options.settings.slow_start = slow_start.into();
+        self
+    }
+
+    /// Keeps the requests of one affinity key together from the first on. Default: they go by rendezvous hashing, which
+    /// moves a key when endpoints come and go, or one has more than its share.
+    pub fn pin(mut self, pin: impl Into<Option<Pin>>) -> Self {
+        self.options.settings.pin = pin.into();
         self
     }
 

@@ -51,13 +51,14 @@ pub struct Endpoint<S> {
     pub(crate) gpu: Option<String>,
     pub(crate) max_concurrency: Option<u32>,
     pub(crate) pool: Arc<str>,
+    pub(crate) group: Option<Arc<str>>,
 }
 
 impl<S> Endpoint<S> {
     /// An endpoint of weight 1 that is this service.
     pub fn with_service(id: impl Into<Arc<str>>, service: S) -> Self {
         let (id, pool) = (EndpointId::new(id), DEFAULT_POOL.into());
-        Self { id, service, weight: None, gpu: None, max_concurrency: None, pool }
+        Self { id, service, weight: None, gpu: None, max_concurrency: None, pool, group: None }
     }
 
     /// Its share of the work beside the others, 1 to 65535; 0 drains. Default 1.
@@ -85,11 +86,18 @@ impl<S> Endpoint<S> {
         self
     }
 
+    /// The group of endpoints that it belongs to, such as the GPUs of one machine: see [`Pin::to_group`](crate::Pin). None
+    /// unless set.
+    pub fn group(mut self, group: impl Into<Arc<str>>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
     /// With another service.
     #[cfg(feature = "client")]
     pub(crate) fn map<T>(self, service: T) -> Endpoint<T> {
-        let Self { id, service: _, weight, gpu, max_concurrency, pool } = self;
-        Endpoint { id, service, weight, gpu, max_concurrency, pool }
+        let Self { id, service: _, weight, gpu, max_concurrency, pool, group } = self;
+        Endpoint { id, service, weight, gpu, max_concurrency, pool, group }
     }
 
     pub(crate) fn base_weight(&self, table: &GpuTable) -> u16 {

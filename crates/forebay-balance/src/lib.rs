@@ -136,7 +136,8 @@
 //!
 //! Requests with the same [`AffinityKey`](forebay_core::AffinityKey) in their extensions go to the same endpoint, by
 //! weighted rendezvous hashing, as long as that has no more than 1.25 times its share; then to the next. [`affinity`]
-//! finds the key: in a header, a JSON field or the beginning of the prompt.
+//! finds the key: in a header, a JSON field or the beginning of the prompt. With [`Pin`] a key stays where its first
+//! request went, at one endpoint or one group of GPUs, for as long as it has requests and a while after: for batches.
 //!
 //! # Endpoints that come and go
 //!
@@ -159,7 +160,7 @@
 //!
 //! # Limits
 //!
-//! TLS to the backends, pinning of batches and NVML are not there yet. A place reserved is
+//! TLS to the backends and NVML are not there yet. A place reserved is
 //! kept for as long as its holder likes, and is not kept if an endpoint is closed or its bound lowered. Where places are
 //! without a bound, a reservation says nothing. Affinity looks at every endpoint of the pool: O(endpoints).
 
@@ -206,7 +207,7 @@ pub use handle::{BalanceHandle, EndpointSnapshot, PoolSnapshot};
 #[cfg(feature = "client")]
 pub use health::HttpCheck;
 pub use permit::Permit;
-pub use policy::{EndpointState, Offset, Outlier, PickReason, Policy, SlowStart};
+pub use policy::{EndpointState, Offset, Outlier, PickReason, Pin, Policy, SlowStart};
 #[cfg(feature = "client")]
 pub use probe::MetricsProbe;
 pub use redial::{NoRedial, Redial, RedialMode, RedialPolicy, Undispatched};

@@ -85,6 +85,7 @@ impl<S> Members<S> {
             checked: self.checked,
             probed: self.probed,
             id_hash: id_hash(endpoint.id.as_str()),
+            group_hash: id_hash(endpoint.group.as_deref().unwrap_or(endpoint.id.as_str())),
         };
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let (id, now) = (endpoint.id, now());

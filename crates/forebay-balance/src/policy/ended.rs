@@ -30,7 +30,7 @@ impl Picker {
     /// Gives a place back, and learns from how the exchange ended. O(log endpoints);
     /// O(endpoints) where an endpoint is ejected.
     pub(crate) fn release(&mut self, picked: &Picked, ended: &Ended, now: Instant) {
-        self.vacate(picked);
+        self.vacate(picked, now);
         self.learn(picked, ended, now);
         self.retire(picked.index);
     }

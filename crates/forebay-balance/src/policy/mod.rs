@@ -2,10 +2,12 @@
 //! part. No I/O, no clock: `now` is an argument.
 
 mod busy;
+mod by_key;
 mod ended;
 mod foreign;
 mod outlier;
 mod picker;
+mod pins;
 mod places;
 mod pool;
 mod routes;
@@ -20,6 +22,7 @@ pub(crate) use ended::Ended;
 pub use outlier::Outlier;
 pub use picker::PickReason;
 pub(crate) use picker::{Ask, Claim, New, Picked, Picker, Settings};
+pub use pins::Pin;
 pub(crate) use pool::Pool;
 pub use pool::{Offset, Policy};
 pub(crate) use routes::{Guest, Route, Routes};

@@ -1,14 +1,14 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use forebay_core::{AffinityKey, Class};
+use forebay_core::Class;
 
+use super::pins::{Pin, Pins};
 use super::pool::{Offset, Policy, Pool};
 use super::routes::{Guest, Routes};
 use super::slot::{Check, Slot};
-use super::weight::{SlowStart, Starting, UNIT};
+use super::weight::{SlowStart, Starting};
 use super::{Outlier, PickError};
-use crate::affinity::{bound, rendezvous::score};
 
 /// What a [`Picker`] goes by.
 #[derive(Debug, Clone)]
@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     /// `None`: nobody is ejected, and failing fast attracts.
     pub(crate) outlier: Option<Outlier>,
     pub(crate) slow_start: Option<SlowStart>,
+    pub(crate) pin: Option<Pin>,
     /// Below this part of the weight health is ignored, 0 to 1.
     pub(crate) panic_threshold: f64,
 }
@@ -29,13 +30,11 @@ impl Default for Settings {
             offset: Offset::default(),
             outlier: Some(Outlier::default()),
             slow_start: None,
+            pin: None,
             panic_threshold: 0.5,
         }
     }
 }
-
-/// All gateways have the same, so that a key means the same endpoint to them.
-const AFFINITY_SEED: u64 = 0;
 
 /// One in so many exchanges is timed when it succeeds: reading the clock costs as much as a pick.
 const TIMED: u64 = 8;
@@ -52,6 +51,8 @@ pub(crate) struct New {
     pub(crate) probed: bool,
     /// Of its name, for affinity.
     pub(crate) id_hash: u64,
+    /// Of its group, or else of its name.
+    pub(crate) group_hash: u64,
 }
 
 /// By what right a place is taken.
@@ -116,6 +117,8 @@ pub(crate) struct Picked {
     /// How long it takes is wanted also if it succeeds.
     pub(crate) timed: bool,
     pub(crate) reason: PickReason,
+    /// The key that it is pinned by.
+    pub(super) pinned: Option<u64>,
 }
 
 /// Picks, and keeps places for those who reserved one.
@@ -138,7 +141,8 @@ pub(crate) struct Picker {
     pub(super) opened: bool,
     /// Ejections for errors since [`take_ejected`](Self::take_ejected).
     pub(super) ejected: u64,
-    random: u64,
+    pub(super) random: u64,
+    pub(super) pins: Pins,
     /// From when the windows of error counts are numbered.
     pub(super) epoch: Instant,
 }
@@ -157,6 +161,7 @@ impl Picker {
             opened: false,
             ejected: 0,
             random: seed | 1,
+            pins: Pins::default(),
             epoch: now,
         }
     }
@@ -227,6 +232,7 @@ impl Picker {
         self.change(index, now, |slot| {
             slot.base = new.weight;
             slot.id_hash = new.id_hash;
+            slot.group_hash = new.group_hash;
             slot.max_concurrency = new.max_concurrency;
             slot.removed = false;
             if !new.checked {
@@ -304,6 +310,9 @@ impl Picker {
     /// O(log endpoints) for each that is excluded, and once more; O(endpoints) where nothing can be picked.
     pub(crate) fn pick(&mut self, ask: Ask, excluded: &[usize], now: Instant) -> Result<Picked, PickError> {
         self.advance(now);
+        if let Some(pin) = self.settings.pin {
+            self.pins.expire(pin.linger, now);
+        }
         // What is unreserved is open for it alone, as nobody gets in between.
         self.swap(ask.claim, |picker| {
             if let Some(claim) = ask.claim {
@@ -343,41 +352,12 @@ impl Picker {
                     (None, 0) => PickReason::Load,
                     (None, _) => PickReason::Spill,
                 };
-                return Ok(self.take(index, guest.map(|_| ask.class), reason, now));
+                let pinned = ask.key.filter(|key| self.pin(*key, index, now));
+                return Ok(Picked { pinned, ..self.take(index, guest.map(|_| ask.class), reason, now) });
             }
             station += 1;
         }
         Err(self.why_none(ask.class))
-    }
-
-    /// The endpoint of its key, or else that of the policy; and whether it is the key's.
-    fn choose(&mut self, pool: usize, key: Option<u64>, excluded: &[usize]) -> Option<(usize, bool)> {
-        if let Some(index) = key.and_then(|key| self.choose_by_key(pool, key, excluded)) {
-            return Some((index, true));
-        }
-        let random = &mut self.random;
-        let chosen = self.pools[pool].choose(self.settings.policy, || next(random))?;
-        Some((chosen as usize, false))
-    }
-
-    /// The first of the key's own order that has room and no more than its bounded share. O(endpoints).
-    fn choose_by_key(&self, pool: usize, key: u64, excluded: &[usize]) -> Option<usize> {
-        let pool = &self.pools[pool];
-        let open =
-            || pool.members.iter().flatten().map(|index| *index as usize).filter(|index| self.slots[*index].open);
-        let load = |index: usize| self.slots[index].load_units() / u64::from(UNIT);
-        let total = open().map(load).sum();
-        let score = |index: usize| {
-            let slot = &self.slots[index];
-            score(AFFINITY_SEED, AffinityKey(key), slot.id_hash, slot.base)
-        };
-        let fits = |index: &usize| {
-            let slot = &self.slots[*index];
-            slot.takes_more()
-                && bound::within(load(*index), slot.weight, pool.weight, total)
-                && !excluded.contains(index)
-        };
-        open().filter(fits).max_by(|a, b| score(*a).total_cmp(&score(*b)))
     }
 
     fn take(&mut self, index: usize, guest: Option<Class>, reason: PickReason, now: Instant) -> Picked {
@@ -397,7 +377,7 @@ impl Picker {
             pool.change(slot, self.settings.offset, now, |_| ());
         }
         let timed = trial || ticket.is_multiple_of(TIMED) || pool.is_new();
-        Picked { index, claim, ticket, trial, timed, reason }
+        Picked { index, claim, ticket, trial, timed, reason, pinned: None }
     }
 
     /// Whether a place of the pool is open for the class.
@@ -430,7 +410,7 @@ impl Picker {
     ) -> Result<Picked, PickError> {
         self.advance(now);
         self.swap(Some(from.claim), |picker| {
-            picker.vacate(from);
+            picker.vacate(from, now);
             picker.exclude(excluded, true);
             let picked = picker.pick_by_route(Ask { class, key, ..Ask::default() }, excluded, now);
             picker.exclude(excluded, false);
@@ -441,6 +421,8 @@ impl Picker {
                     pool.borrowed[class.index()] += 1;
                 }
                 pool.occupy(slot, picker.settings.offset, true);
+                let home = picker.home_of(from.index);
+                from.pinned.map(|key| picker.pins.take(key, home, false, now));
             }
             picked
         })
@@ -451,7 +433,10 @@ impl Picker {
     }
 
     /// One request less there.
-    pub(super) fn vacate(&mut self, picked: &Picked) {
+    pub(super) fn vacate(&mut self, picked: &Picked, now: Instant) {
+        if let Some(key) = picked.pinned {
+            self.pins.release(key, now);
+        }
         let slot = &mut self.slots[picked.index];
         let pool = &mut self.pools[slot.pool];
         let open = pool.open();
@@ -489,7 +474,7 @@ fn reschedule(due: &mut BTreeSet<(Instant, usize)>, index: usize, before: Option
 }
 
 /// Marsaglia's xorshift64*: enough for a draw.
-const fn next(state: &mut u64) -> u64 {
+pub(super) const fn next(state: &mut u64) -> u64 {
     *state ^= *state >> 12;
     *state ^= *state << 25;
     *state ^= *state >> 27;

@@ -52,6 +52,7 @@ pub(crate) struct Slot {
     pub(super) leaf: u32,
     pub(crate) base: u16,
     pub(super) id_hash: u64,
+    pub(super) group_hash: u64,
     pub(crate) max_concurrency: Option<u32>,
     pub(crate) removed: bool,
     /// It has left its pool, and waits to be another endpoint's.
@@ -92,6 +93,7 @@ impl Slot {
             leaf,
             base: 0,
             id_hash: 0,
+            group_hash: 0,
             max_concurrency: None,
             removed: false,
             gone: false,
@@ -148,6 +150,7 @@ impl Slot {
             checked: self.check != Check::Unchecked,
             probed: self.foreign != Foreign::Unasked,
             id_hash: self.id_hash,
+            group_hash: self.group_hash,
         }
     }
 

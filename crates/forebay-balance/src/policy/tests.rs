@@ -6,7 +6,7 @@ use super::*;
 use crate::core::now;
 
 fn new(weight: u16, max_concurrency: Option<u32>) -> New {
-    New { pool: 0, weight, max_concurrency, checked: false, probed: false, id_hash: u64::from(weight) }
+    New { pool: 0, weight, max_concurrency, checked: false, probed: false, id_hash: u64::from(weight), group_hash: 0 }
 }
 
 /// A picker of one pool, and its time.
@@ -613,6 +613,67 @@ mod affinity {
         }
         assert!(own(&picker)[first] >= 12, "the first gets as much as it may: {:?}", own(&picker));
         assert!(reasons.iter().all(|reason| *reason == PickReason::Affinity));
+    }
+
+    fn pinned(pin: Pin) -> (Picker, Instant) {
+        let now = now();
+        let settings = Settings { pin: Some(pin), ..Settings::default() };
+        let mut picker = Picker::new(settings, Routes::to_one_pool(), 1, 7, now);
+        for name in 0..6_u64 {
+            let group_hash = 100 + name / 2;
+            picker.insert(New { id_hash: name * 7919, group_hash, ..new(2, Some(3)) }, now);
+        }
+        (picker, now)
+    }
+
+    #[test]
+    fn r37_a_batch_stays_in_its_group_until_a_minute_after_its_last_request() {
+        let (mut picker, now) = pinned(Pin::to_group());
+        let first = picker.pick(keyed(9), &[], now).expect("open");
+        let group = first.index / 2;
+        // Load elsewhere and weights do not tear it apart.
+        picker.update(first.index, New { weight: 1, ..picker.slots[first.index].as_new() }, now);
+        let more: Vec<_> = (0..5).map(|_| picker.pick(keyed(9), &[], now).expect("open")).collect();
+        assert!(more.iter().all(|picked| picked.index / 2 == group && picked.reason == PickReason::Affinity));
+        let spilled = picker.pick(keyed(9), &[], now).expect("its group is full");
+        assert_ne!(spilled.index / 2, group);
+        end(&mut picker, &more[0], Outcome::Success, now, now);
+        assert_eq!(picker.pick(keyed(9), &[], now).expect("room again").index / 2, group, "and is not pinned anew");
+        assert_eq!(picker.pins.counts().0, 1);
+    }
+
+    #[test]
+    fn r37_a_pin_lingers_and_is_let_go() {
+        let (mut picker, start) = pinned(Pin::to_endpoint());
+        let first = picker.pick(keyed(9), &[], start).expect("open");
+        end(&mut picker, &first, Outcome::Success, start, start);
+        // A better endpoint for the key comes: without a pin it would move.
+        let soon = start + Duration::from_secs(59);
+        picker.insert(New { id_hash: 1, weight: 60_000, ..new(1, None) }, soon);
+        let again = picker.pick(keyed(9), &[], soon).expect("open");
+        assert_eq!(again.index, first.index);
+        end(&mut picker, &again, Outcome::Success, soon, soon);
+        let late = soon + Duration::from_secs(61);
+        let moved = picker.pick(keyed(9), &[], late).expect("open");
+        assert_eq!(moved.index, 6);
+        end(&mut picker, &moved, Outcome::Success, late, late);
+        for key in 0..1000 {
+            let picked = picker.pick(keyed(key), &[], late).expect("open");
+            end(&mut picker, &picked, Outcome::Success, late, late);
+        }
+        let much_later = late + Duration::from_secs(120);
+        let _ = picker.pick(keyed(1), &[], much_later).expect("open");
+        assert_eq!(picker.pins.counts(), (1, 0));
+    }
+
+    #[test]
+    fn r37_a_pin_to_an_endpoint_that_is_gone_moves_once() {
+        let (mut picker, now) = pinned(Pin::to_endpoint());
+        let first = picker.pick(keyed(9), &[], now).expect("open");
+        picker.remove(first.index, now);
+        let second = picker.pick(keyed(9), &[], now).expect("open");
+        assert_ne!(second.index, first.index);
+        assert_eq!(picker.pick(keyed(9), &[], now).expect("open").index, second.index);
     }
 
     #[test]

@@ -184,7 +184,10 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             }
             Step::Insert { pool, weight, bound, checked, probed } if alive.len() < 12 => {
                 let max_concurrency = bound.map(u32::from);
-                alive.push(picker.insert(New { pool, weight, max_concurrency, checked, probed, id_hash: 0 }, now));
+                alive.push(
+                    picker
+                        .insert(New { pool, weight, max_concurrency, checked, probed, id_hash: 0, group_hash: 0 }, now),
+                );
             }
             Step::Remove(i) if !alive.is_empty() => {
                 let index = alive.swap_remove(i % alive.len());
