@@ -134,7 +134,6 @@ async fn nothing_leaks_and_nothing_is_seen_twice() {
         .map(|worker| {
             let (balance, handle) = (balance.clone(), handle.clone());
             let (next, answered) = (Arc::clone(&next), Arc::clone(&answered));
-            let exchanges = exchanges;
             tokio::spawn(async move {
                 let mut draws = Draws(worker * 77 + 1);
                 loop {

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use forebay_core::Outcome;
 
+use super::ask::Picked;
 use super::outlier::Phase;
-use super::picker::{Picked, Picker};
+use super::picker::Picker;
 use super::weight::{SlowStart, Starting};
 
 /// How slowly an endpoint that was ejected comes back, unless configured otherwise.

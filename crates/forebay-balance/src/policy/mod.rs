@@ -1,6 +1,7 @@
 //! The pure core: which endpoint has the least work for its power, who may have its places, and which endpoints take
 //! part. No I/O, no clock: `now` is an argument.
 
+mod ask;
 mod busy;
 mod by_key;
 mod ended;
@@ -18,10 +19,11 @@ mod tree;
 mod watch;
 mod weight;
 
+pub use ask::PickReason;
+pub(crate) use ask::{Ask, Claim, New, Picked, Settings};
 pub(crate) use ended::Ended;
 pub use outlier::Outlier;
-pub use picker::PickReason;
-pub(crate) use picker::{Ask, Claim, New, Picked, Picker, Settings};
+pub(crate) use picker::Picker;
 pub use pins::Pin;
 pub(crate) use pool::Pool;
 pub use pool::{Offset, Policy};

@@ -2,7 +2,8 @@
 
 use forebay_core::{Class, Places};
 
-use super::picker::{Claim, Picker};
+use super::ask::Claim;
+use super::picker::Picker;
 
 impl Picker {
     /// Reserves a place in the first pool of the class's route that has one open for it. O(pools of the route).

@@ -1,9 +1,9 @@
 use std::time::Instant;
 
+use super::ask::New;
 use super::busy::{Busy, Ghosts};
 use super::foreign::Foreign;
 use super::outlier::{Phase, Record};
-use super::picker::New;
 use super::weight::{self, Starting, UNIT};
 use crate::probe::CloseCause;
 
