@@ -67,8 +67,22 @@ pub struct Balancer {
     pub affinity_by_session: bool,
     /// Whether prompts with the same beginning (two blocks of 2 KiB) go to one backend, which then has it in its KV cache.
     pub affinity_by_prompt: bool,
+    /// What requests of one session stay at from the first on, until a minute after the last: an `endpoint` or a `group`.
+    /// None: they move when backends come and go, or one has more than its share.
+    pub pin: Option<PinTo>,
     /// The pools of a class (`p0` to `p15`), in order. A class without a route uses `"default"`.
     pub routes: BTreeMap<String, Vec<String>>,
+}
+
+/// What requests of one session stay at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum PinTo {
+    /// One backend.
+    Endpoint,
+    /// The backends of one group.
+    Group,
 }
 
 /// Settings of the response cache.
@@ -141,6 +155,9 @@ pub struct Upstream {
     /// Its pool, one that a route of `[balance.routes]` names. None: `"default"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
+    /// Its group, such as the machine whose GPUs it shares; see `balance.pin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// The most exchanges at once; none: no bound but the priority layer's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_concurrency: Option<u32>,
@@ -160,6 +177,7 @@ impl Upstream {
             weight: Some(weight),
             gpu: None,
             pool: None,
+            group: None,
             max_concurrency: None,
             http2: false,
             dns: false,

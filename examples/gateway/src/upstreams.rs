@@ -2,10 +2,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_balance::affinity::AffinityLayer;
 use forebay_balance::client::{HttpBalanceBuilder, HttpUrl};
-use forebay_balance::{Balance, BalanceHandle, Dns, Endpoint, HttpBalance, HttpCheck, MetricsProbe};
+use forebay_balance::{Balance, BalanceHandle, Dns, Endpoint, HttpBalance, HttpCheck, MetricsProbe, Pin};
 use forebay_core::{Class, ConfigError};
 
-use crate::config::{Balancer, Config, Upstream};
+use crate::config::{Balancer, Config, PinTo, Upstream};
 
 /// The backends of a running gateway, which can be changed.
 #[derive(Debug, Clone)]
@@ -61,6 +61,12 @@ pub(crate) fn build(config: &Config) -> Result<(HttpBalance, BalanceHandle), Con
     if let Some(path) = metrics_path {
         builder = builder.probe(MetricsProbe::auto(path));
     }
+    if let Some(pin) = config.balance.pin {
+        builder = builder.pin(match pin {
+            PinTo::Endpoint => Pin::to_endpoint(),
+            PinTo::Group => Pin::to_group(),
+        });
+    }
     for (class, pools) in routes {
         if let Ok(class) = class.parse::<Class>() {
             builder = builder.route(class, pools.iter().map(String::as_str)); // others are named by `validate`
@@ -91,6 +97,9 @@ fn endpoint(upstream: &Upstream) -> Endpoint<HttpUrl> {
     }
     if let Some(pool) = &upstream.pool {
         endpoint = endpoint.pool(pool.as_str());
+    }
+    if let Some(group) = &upstream.group {
+        endpoint = endpoint.group(group.as_str());
     }
     match upstream.max_concurrency {
         Some(requests) => endpoint.max_concurrency(requests),
