@@ -156,11 +156,12 @@
 //! |---|---|
 //! | `client` | `Balance::http()`: an HTTP/1.1 and HTTP/2 client as the endpoints; health checks, probes, DNS |
 //! | `metrics` | numbers for the `metrics` facade: `metrics::describe`, [`BalanceHandle`]`::record` |
+//! | `nvml` | the GPUs of this machine as a load report: `probe::nvml` |
 //! | `tower` | tower's `Discover` as a source of endpoints |
 //!
 //! # Limits
 //!
-//! TLS to the backends and NVML are not there yet. A place reserved is
+//! TLS to the backends is not there yet. A place reserved is
 //! kept for as long as its holder likes, and is not kept if an endpoint is closed or its bound lowered. Where places are
 //! without a bound, a reservation says nothing. Affinity looks at every endpoint of the pool: O(endpoints).
 
