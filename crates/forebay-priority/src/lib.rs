@@ -125,6 +125,7 @@ mod classify;
 mod config;
 mod deadline;
 pub mod future;
+mod gate;
 mod handle;
 mod layer;
 #[cfg(feature = "metrics")]
@@ -144,6 +145,7 @@ mod service;
 mod settings;
 mod shared;
 mod spill;
+mod state;
 mod sync;
 mod tiers;
 mod warnings;

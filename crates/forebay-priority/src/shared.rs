@@ -8,16 +8,19 @@ use forebay_core::{CapacitySignal, Class, Reason, Rejection, Reservation, Subscr
 use tokio::time::Instant;
 
 use crate::adaptive::Controller;
+use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::policy::{Ask, Effects, Offer, Scheduler, Taken, Tick};
 use crate::settings::{Settings, Timeouts};
-use crate::sync::{Mutex, MutexGuard};
+use crate::state::{Locked, State};
+use crate::sync::Mutex;
 
 pub(crate) type Core = Scheduler<Option<Waker>, Option<Reservation>>;
 
 /// What all services, futures and bodies of one layer share.
 pub(crate) struct Shared {
     state: Mutex<State>,
+    gate: Gate,
     start: Instant,
     pub(crate) settings: Settings,
     pub(crate) timeouts: Timeouts,
@@ -29,15 +32,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
 }
 
-/// The scheduler, and who waits for the end of a drain.
-pub(crate) struct State {
-    pub(crate) scheduler: Core,
-    drained: Vec<Waker>,
-    uncontended: u8,
-}
-
 /// Of so many uncontended requests one is timed.
-const SAMPLE: u8 = 16;
+const SAMPLE: u64 = 16;
 
 impl Shared {
     pub(crate) fn new(
@@ -49,7 +45,8 @@ impl Shared {
         let timeouts = Timeouts::new(scheduler.rules());
         let shared = Arc::new(Self {
             metrics: Metrics::new(timeouts.len(), scheduler.limit()),
-            state: Mutex::new(State { scheduler, drained: Vec::new(), uncontended: 0 }),
+            state: Mutex::new(State::new(scheduler)),
+            gate: Gate::new(),
             start: Instant::now(),
             settings,
             timeouts,
@@ -58,6 +55,7 @@ impl Shared {
             adaptive: adaptive.map(Mutex::new),
             adapted: AtomicUsize::new(0),
         });
+        drop(shared.lock()); // opens the gate
         if let Some(capacity) = &shared.capacity {
             let waker = Waker::from(Arc::new(Freed(Arc::downgrade(&shared))));
             let subscription = capacity.subscribe(&waker);
@@ -80,9 +78,12 @@ impl Shared {
         self.start + Duration::from_nanos(tick.0).min(FAR)
     }
 
-    /// The state; only our own code runs under this lock, so a poisoned one is whole all the same.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The state, with the gate shut until this is dropped. Only our own code runs under this lock, so a poisoned one is
+    /// whole all the same.
+    pub(crate) fn lock(&self) -> Locked<'_> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // A place at the backends must be looked for, and the adaptive limit learns from each exchange.
+        Locked::new(state, &self.gate, self.capacity.is_none() && self.adaptive.is_none())
     }
 
     /// A place at the backends; takes the signal's own lock only.
@@ -98,9 +99,19 @@ impl Shared {
         self.adaptive.is_some()
     }
 
-    /// A newcomer that needs not be timed, while nobody waits. Its cost becomes what its class can have at most.
+    /// A newcomer that needs not be told how long it may take, while nobody waits. Its cost becomes what its class can
+    /// have at most.
     pub(crate) fn try_admit(&self, ask: &mut Ask) -> Option<(Taken, Option<Reservation>)> {
-        if self.timed() {
+        if self.timed() || ask.deadline != Tick::NEVER {
+            return None;
+        }
+        if ask.cost == 1
+            && let Some(before) = self.gate.admit(ask.class)
+        {
+            let timed = before % SAMPLE == SAMPLE - 1;
+            return Some((Taken::lent(ask.class, timed.then(|| self.now())), None));
+        }
+        if self.gate.is_crowded() {
             return None;
         }
         let mut state = self.lock();
@@ -156,6 +167,9 @@ impl Shared {
 
     /// Hands a seat back.
     pub(crate) fn release(&self, taken: Taken, done: bool) {
+        if taken.is_plain() && self.gate.release(usize::from(taken.class), done) {
+            return;
+        }
         let mut state = self.lock();
         if taken.granted.is_none() && state.scheduler.waiting() == 0 && state.drained.is_empty() {
             state.scheduler.release(taken, None, done); // nobody to tell, nothing to measure
@@ -245,16 +259,6 @@ fn wake_all(wakers: impl Iterator<Item = Waker>) {
 
     let mut rest = Rest(wakers);
     rest.0.by_ref().for_each(Waker::wake);
-}
-
-impl State {
-    fn take_drained(&mut self) -> Vec<Waker> {
-        if !self.drained.is_empty() && self.scheduler.is_idle() {
-            std::mem::take(&mut self.drained)
-        } else {
-            Vec::new()
-        }
-    }
 }
 
 impl fmt::Debug for Shared {

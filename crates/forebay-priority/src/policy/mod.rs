@@ -8,6 +8,8 @@ mod estimate;
 mod flows;
 mod full;
 mod held;
+mod lend;
+mod room;
 mod scheduler;
 mod slab;
 #[cfg(test)]
@@ -15,6 +17,7 @@ mod tests;
 mod tick;
 
 pub(crate) use effects::Effects;
+pub(crate) use room::{CLASSES, Room};
 pub(crate) use scheduler::{Ask, Offer, Polled, Scheduler, Taken};
 pub(crate) use slab::Ticket;
 pub(crate) use tick::{Tick, nanos};

@@ -355,6 +355,7 @@ impl<T, P> Scheduler<T, P> {
             let actual = now.since(granted);
             self.hold.add(actual);
             let class = &mut self.classes[index];
+            class.arrivals.advance(now);
             class.hold.add(actual);
             if let Some(account) = taken.account {
                 class.flows.correct(account, taken.charged, actual.saturating_mul(taken.cost.into()));

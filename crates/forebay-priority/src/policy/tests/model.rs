@@ -68,7 +68,7 @@ impl Model {
         (0..self.requests.len()).filter(|&id| waits(&self.requests[id])).collect()
     }
 
-    fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         self.requests.iter().filter(|request| request.state == State::Waiting).count()
     }
 

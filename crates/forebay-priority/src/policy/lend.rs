@@ -1,0 +1,59 @@
+//! While nobody waits, the free seats are lent: whoever comes may take one without asking here.
+
+use super::room::{CLASSES, MOST, Room};
+use super::scheduler::{Scheduler, Taken};
+
+impl<T, P> Scheduler<T, P> {
+    /// The seats that [`offer`](Self::offer) would give to requests for one seat without a deadline, in whatever order
+    /// they come; until they are [taken back](Self::take_back), nothing else may be asked of the scheduler. O(classes).
+    pub(crate) fn lend(&self) -> Room {
+        if self.waiting > 0 {
+            return Room::CROWDED;
+        }
+        self.free().unwrap_or(Room::SHUT)
+    }
+
+    fn free(&self) -> Option<Room> {
+        if self.draining || self.limit > MOST || self.classes.len() > CLASSES {
+            return None;
+        }
+        let mut room = Room::open(self.limit.checked_sub(self.in_flight)?);
+        for (index, class) in self.classes.iter().enumerate() {
+            // A time to hold has to be noted, and a headroom depends on what others hold.
+            if class.rule.max_hold.is_some() || class.ceiling < self.limit {
+                return None;
+            }
+            room = room.with(index, class.cap.min(self.limit).checked_sub(class.counts.in_flight)?);
+        }
+        Some(room)
+    }
+
+    /// Ends a loan: what is not left of it is in flight. O(classes).
+    pub(crate) fn take_back(&mut self, left: Room) {
+        self.in_flight = self.limit - left.all();
+        for (index, class) in self.classes.iter_mut().enumerate() {
+            class.counts.in_flight = class.cap.min(self.limit) - left.of(index);
+        }
+    }
+
+    /// Counts requests of a class that took lent seats, and those that gave them back and had ended well. O(1).
+    pub(crate) fn count_lent(&mut self, class: usize, taken: u64, done: u64) {
+        let class = &mut self.classes[class];
+        class.counts.offered += taken;
+        class.counts.admitted += taken;
+        class.counts.done += done;
+        class.arrivals.count(u32::try_from(taken).unwrap_or(u32::MAX));
+    }
+}
+
+impl Taken {
+    /// A lent seat.
+    pub(crate) const fn lent(class: usize, granted: Option<super::Tick>) -> Self {
+        Self { class: class as u8, account: None, cost: 1, charged: 0, granted, held: None }
+    }
+
+    /// Whether it may be given back to a loan: one seat, and nothing to be learned from how long it was held.
+    pub(crate) const fn is_plain(&self) -> bool {
+        self.cost == 1 && self.granted.is_none() && self.held.is_none() && self.account.is_none()
+    }
+}
