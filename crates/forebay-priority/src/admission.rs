@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::permit::{Permit, Place};
 use crate::policy::{self, Offer, Tick};
+use crate::settings::Settings;
 use crate::shared::Shared;
 
 /// How many seats a request takes: at least 1, and never more than its class can ever have.
@@ -100,7 +101,7 @@ impl Admission {
     /// Waits for seats. Nothing happens before the first poll; dropped, it gives up its place.
     #[must_use = "a future does nothing until it is awaited"]
     pub fn acquire(&self, ask: Ask) -> Acquire {
-        Acquire { shared: Arc::clone(&self.shared), ask, step: Step::Arriving }
+        Acquire { ask, step: Step::Arriving { asks: Some(Arc::clone(&self.shared)) } }
     }
 
     /// Takes seats if they are free now.
@@ -121,13 +122,12 @@ impl Admission {
 /// The future of [`Admission::acquire`]: a [`Permit`], or why not.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Acquire {
-    shared: Arc<Shared>,
     ask: Ask,
     step: Step,
 }
 
 enum Step {
-    Arriving,
+    Arriving { asks: Option<Arc<Shared>> },
     Queued(Pin<Box<Turn>>),
     Done,
 }
@@ -145,10 +145,10 @@ impl Future for Acquire {
         let this = &mut *self;
         loop {
             match &mut this.step {
-                Step::Arriving => {
+                Step::Arriving { asks } => {
                     let Ask { class, seats, deadline, principal } = &this.ask;
-                    let tenant = || Some(this.shared.settings.tenant_of(principal.as_ref()?));
-                    match enter(&this.shared, *class, *seats, *deadline, tenant) {
+                    let tenant = |settings: &Settings| Some(settings.tenant_of(principal.as_ref()?));
+                    match enter(asks, *class, *seats, *deadline, tenant) {
                         // Arriving => Done: the house is not full.
                         Entered::Seated(permit) => {
                             this.step = Step::Done;
@@ -157,7 +157,7 @@ impl Future for Acquire {
                         // Arriving => Queued: until a seat is granted or the time is up.
                         Entered::Queued(turn) => this.step = Step::Queued(turn),
                         // Arriving => Done: refused at once.
-                        Entered::Refused(why) => {
+                        Entered::Refused(why, _) => {
                             this.step = Step::Done;
                             return Poll::Ready(Err(why));
                         }
@@ -179,33 +179,38 @@ impl Future for Acquire {
 pub(crate) enum Entered {
     Seated(Permit),
     Queued(Pin<Box<Turn>>),
-    Refused(Rejection),
+    Refused(Rejection, Arc<Shared>),
 }
 
-/// Asks for seats; `tenant` is looked for only where it matters, in a queue.
+/// Asks for seats, once; `tenant`, a user's code, is looked for only where it matters, in a queue.
 pub(crate) fn enter(
-    shared: &Arc<Shared>,
+    asks: &mut Option<Arc<Shared>>,
     class: Class,
     seats: Seats,
     deadline: Option<Deadline>,
-    tenant: impl FnOnce() -> Option<u64>,
+    tenant: impl FnOnce(&Settings) -> Option<u64>,
 ) -> Entered {
+    let shared = asks.as_ref().expect("it asks once");
     let row = shared.timeouts.index(class);
     let deadline = deadline.map_or(Tick::NEVER, |deadline| shared.tick(deadline.instant()));
     let mut ask = policy::Ask { class: row, cost: seats.get(), deadline, tenant: None };
-    if let Some((taken, place)) = shared.try_admit(&mut ask) {
-        return Entered::Seated(Permit::new(Arc::clone(shared), taken, place, Duration::ZERO));
-    }
-    ask.tenant = tenant();
-    match shared.offer(&mut ask) {
-        Offer::Admitted(taken, place) => Entered::Seated(Permit::new(Arc::clone(shared), taken, place, Duration::ZERO)),
+    let offer = match shared.try_admit(&mut ask) {
+        Some((taken, place)) => Offer::Admitted(taken, place),
+        None => {
+            ask.tenant = tenant(&shared.settings);
+            shared.offer(&mut ask)
+        }
+    };
+    let shared = asks.take().expect("it asks once"); // only now, as users' code may panic
+    match offer {
+        Offer::Admitted(taken, place) => Entered::Seated(Permit::new(shared, taken, place, Duration::ZERO)),
         Offer::Queued(ticket) => {
-            let place = Place::new(Arc::clone(shared), row, ask.cost, ticket);
+            let place = Place::new(shared, row, ask.cost, ticket);
             let since = Instant::now();
             let alarm = sleep_until(place.alarm().unwrap_or(since));
             Entered::Queued(Box::pin(Turn { place, class, since, alarm }))
         }
-        Offer::Refused(reason) => Entered::Refused(shared.reject(class, reason, Duration::ZERO)),
+        Offer::Refused(reason) => Entered::Refused(shared.reject(class, reason, Duration::ZERO), shared),
     }
 }
 
@@ -217,6 +222,12 @@ pin_project! {
         since: Instant,
         #[pin]
         alarm: Sleep,
+    }
+}
+
+impl Turn {
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        self.place.shared()
     }
 }
 

@@ -49,13 +49,12 @@ pin_project! {
     {
         // Dropped before the permit: the work is over before its seat is free.
         #[pin]
-        step: Step<S::Future, O::Future>,
+        step: Step<S::Future, B, O::Future>,
         inner: S,
-        request: Option<Request<B>>,
-        shared: Arc<Shared>,
         spill: Spill<O>,
         class: Class,
         tunnel: bool,
+        // None: it is exempt, or has no seat yet.
         permit: Option<Permit>,
         // By when the head must be there. In a box, as it is rarely there and large.
         limit: Option<Pin<Box<Sleep>>>,
@@ -63,29 +62,28 @@ pin_project! {
 }
 
 pin_project! {
+    // The request lies where the future of the call will lie: nothing is moved more often than needed.
     #[project = StepProj]
-    enum Step<F, O> {
-        Arriving,
-        Waiting { turn: Pin<Box<Turn>> },
-        Seated,
+    enum Step<F, B, O> {
+        // `asks`: of whom it has yet to ask for a seat.
+        Arriving { request: Option<Request<B>>, asks: Option<Arc<Shared>> },
+        Waiting { request: Option<Request<B>>, turn: Pin<Box<Turn>> },
         Running { #[pin] future: F },
-        Spilling { future: Pin<Box<O>> }, // rare, and large
+        Spilling { future: Pin<Box<O>>, shared: Arc<Shared> }, // rare, and large
         Done,
     }
 }
 
 impl<S: Service<Request<B>>, B, O: Overflow<B>> ResponseFuture<S, B, O> {
-    pub(crate) fn new(inner: S, request: Request<B>, shared: Arc<Shared>, spill: Spill<O>) -> Self {
+    pub(crate) const fn new(inner: S, request: Request<B>, shared: Arc<Shared>, spill: Spill<O>) -> Self {
         Self {
+            step: Step::Arriving { request: Some(request), asks: Some(shared) },
             inner,
-            request: Some(request),
-            shared,
             spill,
-            class: Class::default(),
+            class: Class::P2,
             tunnel: false,
             permit: None,
             limit: None,
-            step: Step::Arriving,
         }
     }
 }
@@ -95,6 +93,8 @@ impl<S: Service<Request<B>>, B, O: Overflow<B>> std::fmt::Debug for ResponseFutu
         f.debug_struct("ResponseFuture").field("class", &self.class).finish_non_exhaustive()
     }
 }
+
+const ONCE: &str = "taken by the next step only";
 
 impl<S, B, O, R> Future for ResponseFuture<S, B, O>
 where
@@ -108,72 +108,81 @@ where
         let mut this = self.project();
         let refused = loop {
             match this.step.as_mut().project() {
-                StepProj::Arriving => {
-                    let request = this.request.as_mut().expect("taken by the call only");
+                StepProj::Arriving { request: place, asks } => {
+                    let request = place.as_mut().expect(ONCE);
                     let mut deadline = None;
-                    match arrive(request, this.shared, this.class, this.tunnel, &mut deadline) {
-                        // Arriving => Seated: the house is not full, or it is exempt.
-                        Arrived::Exempt => this.step.set(Step::Seated),
-                        Arrived::Entered(Entered::Seated(permit)) => {
-                            seated(request, permit, this.permit, this.limit, *this.class, deadline);
-                            this.step.set(Step::Seated);
+                    match arrive(request, asks, this.class, this.tunnel, &mut deadline) {
+                        // It is exempt, or had its seat before.
+                        None => {}
+                        Some(Entered::Seated(permit)) => {
+                            *this.limit = seated(request, this.permit.insert(permit), *this.class, deadline);
                         }
                         // Arriving => Waiting: in the queue.
-                        Arrived::Entered(Entered::Queued(turn)) => this.step.set(Step::Waiting { turn }),
+                        Some(Entered::Queued(turn)) => {
+                            let request = place.take();
+                            this.step.set(Step::Waiting { request, turn });
+                            continue;
+                        }
                         // Arriving => Spilling | Done.
-                        Arrived::Entered(Entered::Refused(why)) => {
-                            match spill(this.spill, this.request, *this.class, why) {
-                                Ok(future) => this.step.set(Step::Spilling { future }),
+                        Some(Entered::Refused(why, shared)) => {
+                            match spill(this.spill, place, *this.class, why) {
+                                Ok(future) => this.step.set(Step::Spilling { future, shared }),
                                 Err(why) => break why,
                             }
+                            continue;
                         }
                     }
+                    match this.inner.poll_ready(cx) {
+                        Poll::Ready(Ok(())) => {
+                            // Arriving => Running: the very instance that was polled ready.
+                            let future = this.inner.call(place.take().expect(ONCE));
+                            this.step.set(Step::Running { future });
+                        }
+                        // Arriving => Done.
+                        Poll::Ready(Err(error)) => {
+                            *this.permit = None;
+                            this.step.set(Step::Done);
+                            return Poll::Ready(Err(error));
+                        }
+                        Poll::Pending if late(this.limit, cx) => {
+                            break late_rejection(*this.class, this.permit.as_ref());
+                        }
+                        Poll::Pending => return Poll::Pending,
+                    }
                 }
-                StepProj::Waiting { turn } => match ready!(turn.as_mut().poll(cx)) {
-                    // Waiting => Seated.
+                StepProj::Waiting { request, turn } => match ready!(turn.as_mut().poll(cx)) {
+                    // Waiting => Arriving, with a seat.
                     Ok(permit) => {
-                        let request = this.request.as_mut().expect("taken by the call only");
-                        let deadline = request.extensions().get::<Deadline>().copied();
-                        seated(request, permit, this.permit, this.limit, *this.class, deadline);
-                        this.step.set(Step::Seated);
+                        let mut request = request.take();
+                        let waiting = request.as_mut().expect(ONCE);
+                        let deadline = waiting.extensions().get::<Deadline>().copied();
+                        *this.limit = seated(waiting, this.permit.insert(permit), *this.class, deadline);
+                        this.step.set(Step::Arriving { request, asks: None });
                     }
                     // Waiting => Spilling | Done.
-                    Err(why) => match spill(this.spill, this.request, *this.class, why) {
-                        Ok(future) => this.step.set(Step::Spilling { future }),
+                    Err(why) => match spill(this.spill, request, *this.class, why) {
+                        Ok(future) => {
+                            let shared = Arc::clone(turn.shared());
+                            this.step.set(Step::Spilling { future, shared });
+                        }
                         Err(why) => break why,
                     },
                 },
-                StepProj::Spilling { future } => match ready!(future.as_mut().poll(cx)) {
+                StepProj::Spilling { future, shared } => match ready!(future.as_mut().poll(cx)) {
                     Ok(response) => {
-                        this.shared.metrics.overflowed(this.shared.timeouts.index(*this.class));
+                        shared.metrics.overflowed(shared.timeouts.index(*this.class));
                         this.step.set(Step::Done);
                         return Poll::Ready(Ok(response.map(ResBody::answer)));
                     }
                     Err(why) => break why,
                 },
-                StepProj::Seated => {
-                    if let Poll::Ready(result) = this.inner.poll_ready(cx) {
-                        if let Err(error) = result {
-                            *this.permit = None;
-                            this.step.set(Step::Done);
-                            return Poll::Ready(Err(error));
-                        }
-                        let request = this.request.take().expect("taken by the call only");
-                        // Seated => Running: the very instance that was polled ready.
-                        this.step.set(Step::Running { future: this.inner.call(request) });
-                    } else if late(this.limit, cx) {
-                        break late_rejection(this.shared, *this.class, this.permit.as_ref());
-                    } else {
-                        return Poll::Pending;
-                    }
-                }
                 StepProj::Running { future } => match future.poll(cx) {
                     Poll::Ready(result) => {
                         let mut permit = this.permit.take(); // an error frees it now
                         // Running => Done; before the seat can pass on.
                         this.step.set(Step::Done);
                         return Poll::Ready(match result {
-                            Ok(response) => Ok(answer(response, permit, this.shared, *this.class, *this.tunnel)),
+                            Ok(response) => Ok(answer(response, permit, *this.class, *this.tunnel)),
                             Err(error) => {
                                 if let Some(permit) = &mut permit {
                                     permit.end(Outcome::Overload); // no connection, or none that held
@@ -184,7 +193,7 @@ where
                     }
                     // The inner future goes with the step, below.
                     Poll::Pending if late(this.limit, cx) => {
-                        break late_rejection(this.shared, *this.class, this.permit.as_ref());
+                        break late_rejection(*this.class, this.permit.as_ref());
                     }
                     Poll::Pending => return Poll::Pending,
                 },
@@ -197,41 +206,36 @@ where
     }
 }
 
-enum Arrived {
-    Exempt,
-    Entered(Entered),
-}
-
-/// Classifies a request, and asks for its seats.
+/// Classifies a request, and asks for its seats; `None`: it needs none.
 fn arrive<B>(
     request: &mut Request<B>,
-    shared: &Arc<Shared>,
+    asks: &mut Option<Arc<Shared>>,
     class: &mut Class,
     tunnel: &mut bool,
     deadline: &mut Option<Deadline>,
-) -> Arrived {
-    *tunnel = request.method() == Method::CONNECT;
+) -> Option<Entered> {
+    let shared = asks.as_ref()?;
     let settings = &shared.settings;
+    *tunnel = request.method() == Method::CONNECT;
     if settings.is_exempt(&RequestHead::from(&*request)) {
         shared.metrics.exempt();
-        return Arrived::Exempt;
+        *asks = None;
+        return None;
     }
     *class = settings.mark(request, &shared.timeouts);
     let head = RequestHead::from(&*request);
     let seats = settings.cost.as_ref().map_or_else(Seats::default, |cost| cost(&head));
     *deadline = head.extensions.get::<Deadline>().copied();
-    Arrived::Entered(enter(shared, *class, seats, *deadline, || settings.tenant(&head)))
+    Some(enter(asks, *class, seats, *deadline, |settings| settings.tenant(&head)))
 }
 
-/// Notes a grant: for the services inside, and by when the head must be there.
+/// Notes a grant for the services inside; by when the head must be there.
 fn seated<B>(
     request: &mut Request<B>,
-    mut permit: Permit,
-    place: &mut Option<Permit>,
-    limit: &mut Option<Pin<Box<Sleep>>>,
+    permit: &mut Permit,
     class: Class,
     deadline: Option<Deadline>,
-) {
+) -> Option<Pin<Box<Sleep>>> {
     let shared = permit.shared();
     if let Some(deadline) = deadline {
         shared.settings.forward(request, deadline);
@@ -239,9 +243,6 @@ fn seated<B>(
     let hold = if permit.is_bounded() { shared.timeouts.hold(class) } else { None };
     let held = hold.and_then(|hold| Instant::now().checked_add(hold));
     let until = deadline.map(|deadline| Instant::from_std(deadline.instant())).into_iter().chain(held).min();
-    if let Some(until) = until {
-        *limit = Some(Box::pin(sleep_until(until)));
-    }
     let extensions = request.extensions_mut();
     extensions.insert(Counted);
     if !permit.waited().is_zero() {
@@ -250,7 +251,7 @@ fn seated<B>(
     if let Some(reservation) = permit.take_reservation() {
         extensions.insert(reservation);
     }
-    *place = Some(permit);
+    until.map(|until| Box::pin(sleep_until(until)))
 }
 
 /// Asks the overflow hook, if it is to be asked; else the refusal stands.
@@ -271,27 +272,28 @@ fn late(limit: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
     limit.as_mut().is_some_and(|limit| limit.as_mut().poll(cx).is_ready())
 }
 
-fn late_rejection(shared: &Shared, class: Class, permit: Option<&Permit>) -> Rejection {
-    shared.reject(class, Reason::DeadlineExceeded, permit.map_or(Duration::ZERO, Permit::waited))
+/// Only who holds a seat has a limit.
+fn late_rejection(class: Class, permit: Option<&Permit>) -> Rejection {
+    let reason = Reason::DeadlineExceeded;
+    let reject = |permit: &Permit| permit.shared().reject(class, reason, permit.waited());
+    permit.map_or_else(|| Rejection::new(reason).class(class), reject)
 }
 
 /// The answer from inside, with the seat in its body.
 fn answer<R: Body<Data = Bytes>>(
-    response: Response<R>,
+    mut response: Response<R>,
     permit: Option<Permit>,
-    shared: &Shared,
     class: Class,
     connect: bool,
 ) -> Response<PriorityBody<R>> {
-    let (mut parts, body) = response.into_parts();
-    let tunnel = parts.status == StatusCode::SWITCHING_PROTOCOLS || connect && parts.status.is_success();
-    let seat = permit.map(|permit| {
+    let status = response.status();
+    let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
+    let seat = permit.map_or_else(Seat::none, |permit| {
         let waited = permit.waited();
         if !waited.is_zero() {
-            parts.extensions.insert(Admitted { class, waited });
+            response.extensions_mut().insert(Admitted { class, waited });
         }
-        Seat::new(permit, parts.status, &parts.headers, tunnel, shared.settings.release)
+        Seat::new(permit, status, response.headers(), tunnel)
     });
-    let body = ResBody::passed(Guarded::new(body, seat.unwrap_or_else(Seat::none)));
-    Response::from_parts(parts, body)
+    response.map(|body| ResBody::passed(Guarded::new(body, seat)))
 }

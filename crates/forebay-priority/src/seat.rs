@@ -21,13 +21,8 @@ pub struct SeatRevoked;
 
 impl Seat {
     /// A seat for the body behind this head.
-    pub(crate) fn new(
-        mut permit: Permit,
-        status: StatusCode,
-        headers: &HeaderMap,
-        tunnel: bool,
-        on: ReleaseOn,
-    ) -> Self {
+    pub(crate) fn new(mut permit: Permit, status: StatusCode, headers: &HeaderMap, tunnel: bool) -> Self {
+        let on = permit.shared().settings.release;
         let head = Outcome::of_status(status);
         if permit.is_timed() && head == Outcome::Success && !status.is_client_error() && !streams(headers) {
             permit.first_byte(false); // of a stream the head comes before the first token: it says nothing
