@@ -182,7 +182,10 @@ pub(crate) enum Entered {
     Refused(Rejection, Arc<Shared>),
 }
 
+const ONCE: &str = "it asks once";
+
 /// Asks for seats, once; `tenant`, a user's code, is looked for only where it matters, in a queue.
+#[inline]
 pub(crate) fn enter(
     asks: &mut Option<Arc<Shared>>,
     class: Class,
@@ -190,10 +193,23 @@ pub(crate) fn enter(
     deadline: Option<Deadline>,
     tenant: impl FnOnce(&Settings) -> Option<u64>,
 ) -> Entered {
-    let shared = asks.as_ref().expect("it asks once");
+    let shared = asks.as_ref().expect(ONCE);
     let row = shared.timeouts.index(class);
     let deadline = deadline.map_or(Tick::NEVER, |deadline| shared.tick(deadline.instant()));
-    let mut ask = policy::Ask { class: row, cost: seats.get(), deadline, tenant: None };
+    let ask = policy::Ask { class: row, cost: seats.get(), deadline, tenant: None };
+    if let Some(granted) = shared.pass(&ask) {
+        return Entered::Seated(Permit::lent(asks.take().expect(ONCE), row as u8, granted));
+    }
+    ask_scheduler(asks, class, ask, tenant)
+}
+
+fn ask_scheduler(
+    asks: &mut Option<Arc<Shared>>,
+    class: Class,
+    mut ask: policy::Ask,
+    tenant: impl FnOnce(&Settings) -> Option<u64>,
+) -> Entered {
+    let shared = asks.as_ref().expect(ONCE);
     let offer = match shared.try_admit(&mut ask) {
         Some((taken, place)) => Offer::Admitted(taken, place),
         None => {
@@ -201,11 +217,11 @@ pub(crate) fn enter(
             shared.offer(&mut ask)
         }
     };
-    let shared = asks.take().expect("it asks once"); // only now, as users' code may panic
+    let shared = asks.take().expect(ONCE); // only now, as users' code may panic
     match offer {
         Offer::Admitted(taken, place) => Entered::Seated(Permit::new(shared, taken, place, Duration::ZERO)),
         Offer::Queued(ticket) => {
-            let place = Place::new(shared, row, ask.cost, ticket);
+            let place = Place::new(shared, ask.class, ask.cost, ticket);
             let since = Instant::now();
             let alarm = sleep_until(place.alarm().unwrap_or(since));
             Entered::Queued(Box::pin(Turn { place, class, since, alarm }))

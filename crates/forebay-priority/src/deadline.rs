@@ -11,12 +11,11 @@ pub(crate) fn of_headers(headers: &HeaderMap, millis: Option<&HeaderName>) -> Op
     grpc.into_iter().chain(own).min()
 }
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next()?;
-    values.all(|value| value == first).then(|| first.as_bytes())
+    let first = headers.get(name)?;
+    headers.get_all(name).iter().all(|value| value == first).then(|| first.as_bytes())
 }
 
 /// One to eight digits and a unit (gRPC over HTTP/2, "Timeout").
@@ -75,7 +74,7 @@ mod tests {
     fn the_least_wins_and_contradictions_are_ignored() {
         let name = HeaderName::from_static("x-timeout-ms");
         let mut headers = HeaderMap::new();
-        headers.insert(GRPC_TIMEOUT, "2S".parse().expect("a value"));
+        headers.insert(GRPC_TIMEOUT.clone(), "2S".parse().expect("a value"));
         headers.insert(name.clone(), "500".parse().expect("a value"));
         assert_eq!(of_headers(&headers, Some(&name)), Some(Duration::from_millis(500)));
         assert_eq!(of_headers(&headers, None), Some(Duration::from_secs(2)));

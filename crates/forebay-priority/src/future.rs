@@ -64,10 +64,11 @@ pin_project! {
 pin_project! {
     // The request lies where the future of the call will lie: nothing is moved more often than needed.
     #[project = StepProj]
+    #[project_replace = StepOwned]
     enum Step<F, B, O> {
         // `asks`: of whom it has yet to ask for a seat.
-        Arriving { request: Option<Request<B>>, asks: Option<Arc<Shared>> },
-        Waiting { request: Option<Request<B>>, turn: Pin<Box<Turn>> },
+        Arriving { request: Request<B>, asks: Option<Arc<Shared>> },
+        Waiting { request: Request<B>, turn: Pin<Box<Turn>> },
         Running { #[pin] future: F },
         Spilling { future: Pin<Box<O>>, shared: Arc<Shared> }, // rare, and large
         Done,
@@ -77,7 +78,7 @@ pin_project! {
 impl<S: Service<Request<B>>, B, O: Overflow<B>> ResponseFuture<S, B, O> {
     pub(crate) const fn new(inner: S, request: Request<B>, shared: Arc<Shared>, spill: Spill<O>) -> Self {
         Self {
-            step: Step::Arriving { request: Some(request), asks: Some(shared) },
+            step: Step::Arriving { request, asks: Some(shared) },
             inner,
             spill,
             class: Class::P2,
@@ -94,7 +95,15 @@ impl<S: Service<Request<B>>, B, O: Overflow<B>> std::fmt::Debug for ResponseFutu
     }
 }
 
-const ONCE: &str = "taken by the next step only";
+impl<F, B, O> Step<F, B, O> {
+    /// Takes the request out of a step that has it still.
+    fn take(self: Pin<&mut Self>) -> Request<B> {
+        match self.project_replace(Self::Done) {
+            StepOwned::Arriving { request, .. } | StepOwned::Waiting { request, .. } => request,
+            _ => unreachable!("it goes with the call or the hook, once"),
+        }
+    }
+}
 
 impl<S, B, O, R> Future for ResponseFuture<S, B, O>
 where
@@ -108,8 +117,7 @@ where
         let mut this = self.project();
         let refused = loop {
             match this.step.as_mut().project() {
-                StepProj::Arriving { request: place, asks } => {
-                    let request = place.as_mut().expect(ONCE);
+                StepProj::Arriving { request, asks } => {
                     let mut deadline = None;
                     match arrive(request, asks, this.class, this.tunnel, &mut deadline) {
                         // It is exempt, or had its seat before.
@@ -119,23 +127,24 @@ where
                         }
                         // Arriving => Waiting: in the queue.
                         Some(Entered::Queued(turn)) => {
-                            let request = place.take();
+                            let request = this.step.as_mut().take();
                             this.step.set(Step::Waiting { request, turn });
                             continue;
                         }
                         // Arriving => Spilling | Done.
-                        Some(Entered::Refused(why, shared)) => {
-                            match spill(this.spill, place, *this.class, why) {
-                                Ok(future) => this.step.set(Step::Spilling { future, shared }),
-                                Err(why) => break why,
+                        Some(Entered::Refused(why, shared)) => match spill(this.spill, request, *this.class, &why) {
+                            Some(hook) => {
+                                let future = Box::pin(hook.overflow(this.step.as_mut().take(), why));
+                                this.step.set(Step::Spilling { future, shared });
+                                continue;
                             }
-                            continue;
-                        }
+                            None => break why,
+                        },
                     }
                     match this.inner.poll_ready(cx) {
                         Poll::Ready(Ok(())) => {
                             // Arriving => Running: the very instance that was polled ready.
-                            let future = this.inner.call(place.take().expect(ONCE));
+                            let future = this.inner.call(this.step.as_mut().take());
                             this.step.set(Step::Running { future });
                         }
                         // Arriving => Done.
@@ -153,19 +162,19 @@ where
                 StepProj::Waiting { request, turn } => match ready!(turn.as_mut().poll(cx)) {
                     // Waiting => Arriving, with a seat.
                     Ok(permit) => {
-                        let mut request = request.take();
-                        let waiting = request.as_mut().expect(ONCE);
-                        let deadline = waiting.extensions().get::<Deadline>().copied();
-                        *this.limit = seated(waiting, this.permit.insert(permit), *this.class, deadline);
+                        let deadline = request.extensions().get::<Deadline>().copied();
+                        *this.limit = seated(request, this.permit.insert(permit), *this.class, deadline);
+                        let request = this.step.as_mut().take();
                         this.step.set(Step::Arriving { request, asks: None });
                     }
                     // Waiting => Spilling | Done.
-                    Err(why) => match spill(this.spill, request, *this.class, why) {
-                        Ok(future) => {
+                    Err(why) => match spill(this.spill, request, *this.class, &why) {
+                        Some(hook) => {
                             let shared = Arc::clone(turn.shared());
+                            let future = Box::pin(hook.overflow(this.step.as_mut().take(), why));
                             this.step.set(Step::Spilling { future, shared });
                         }
-                        Err(why) => break why,
+                        None => break why,
                     },
                 },
                 StepProj::Spilling { future, shared } => match ready!(future.as_mut().poll(cx)) {
@@ -177,24 +186,20 @@ where
                     Err(why) => break why,
                 },
                 StepProj::Running { future } => match future.poll(cx) {
-                    Poll::Ready(result) => {
-                        let mut permit = this.permit.take(); // an error frees it now
-                        // Running => Done; before the seat can pass on.
+                    // Running => Done; before the seat can pass on.
+                    Poll::Ready(Ok(response)) => {
                         this.step.set(Step::Done);
-                        return Poll::Ready(match result {
-                            Ok(response) => Ok(answer(response, permit, *this.class, *this.tunnel)),
-                            Err(error) => {
-                                if let Some(permit) = &mut permit {
-                                    permit.end(Outcome::Overload); // no connection, or none that held
-                                }
-                                Err(error)
-                            }
-                        });
+                        return Poll::Ready(Ok(answer(response, this.permit.take(), *this.class, *this.tunnel)));
+                    }
+                    Poll::Ready(Err(error)) => {
+                        this.step.set(Step::Done);
+                        if let Some(mut permit) = this.permit.take() {
+                            permit.end(Outcome::Overload); // no connection, or none that held
+                        }
+                        return Poll::Ready(Err(error));
                     }
                     // The inner future goes with the step, below.
-                    Poll::Pending if late(this.limit, cx) => {
-                        break late_rejection(*this.class, this.permit.as_ref());
-                    }
+                    Poll::Pending if late(this.limit, cx) => break late_rejection(*this.class, this.permit.as_ref()),
                     Poll::Pending => return Poll::Pending,
                 },
                 StepProj::Done => panic!("ResponseFuture polled after it was done"),
@@ -254,18 +259,14 @@ fn seated<B>(
     until.map(|until| Box::pin(sleep_until(until)))
 }
 
-/// Asks the overflow hook, if it is to be asked; else the refusal stands.
-fn spill<O: Overflow<B>, B>(
-    spill: &Spill<O>,
-    request: &mut Option<Request<B>>,
+/// The overflow hook, if it is to be asked; else the refusal stands.
+fn spill<'a, O: Overflow<B>, B>(
+    spill: &'a Spill<O>,
+    request: &Request<B>,
     class: Class,
-    why: Rejection,
-) -> Result<Pin<Box<O::Future>>, Rejection> {
-    let Some(hook) = spill.hook(class, &why) else { return Err(why) };
-    match request.take_if(|request| request.extensions().get::<Offloaded>().is_none()) {
-        Some(request) => Ok(Box::pin(hook.overflow(request, why))),
-        None => Err(why),
-    }
+    why: &Rejection,
+) -> Option<&'a O> {
+    spill.hook(class, why).filter(|_| request.extensions().get::<Offloaded>().is_none())
 }
 
 fn late(limit: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
@@ -274,9 +275,8 @@ fn late(limit: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
 
 /// Only who holds a seat has a limit.
 fn late_rejection(class: Class, permit: Option<&Permit>) -> Rejection {
-    let reason = Reason::DeadlineExceeded;
-    let reject = |permit: &Permit| permit.shared().reject(class, reason, permit.waited());
-    permit.map_or_else(|| Rejection::new(reason).class(class), reject)
+    let reject = |permit: &Permit| permit.shared().reject(class, Reason::DeadlineExceeded, permit.waited());
+    permit.map_or_else(|| Rejection::new(Reason::DeadlineExceeded).class(class), reject)
 }
 
 /// The answer from inside, with the seat in its body.

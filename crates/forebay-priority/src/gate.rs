@@ -31,6 +31,7 @@ impl Gate {
     }
 
     /// Takes a seat, and says how many of its class have done so before; `None`: ask the scheduler.
+    #[inline]
     pub(crate) fn admit(&self, class: usize) -> Option<u64> {
         let row = self.rows.get(class)?;
         let take = |room| Room::from_bits(room).take(class).map(Room::bits);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use forebay_core::{Outcome, Reason, Reservation};
 
 use crate::admission::Seats;
-use crate::policy::{Polled, Taken, Ticket};
+use crate::policy::{Polled, Taken, Tick, Ticket};
 use crate::shared::Shared;
 
 /// Seats that are held: one exchange may run. Dropped, they pass on; so they do when its task panics.
@@ -13,18 +13,49 @@ use crate::shared::Shared;
 #[must_use = "dropped, it gives its seats back"]
 pub struct Permit {
     shared: Arc<Shared>,
-    taken: Taken,
+    granted: Option<Tick>,
     place: Option<Reservation>,
-    waited: Duration,
+    // In a box, as it is moved with each body, and rarely there.
+    rest: Option<Box<Rest>>,
+    cost: u32,
+    class: u8,
     first: bool,
     overloaded: bool,
     done: bool,
 }
 
+/// What is more to know of seats that were waited for, or may be taken away.
+#[derive(Debug)]
+struct Rest {
+    taken: Taken,
+    waited: Duration,
+}
+
 impl Permit {
     pub(crate) fn new(shared: Arc<Shared>, taken: Taken, place: Option<Reservation>, waited: Duration) -> Self {
-        shared.metrics.seated(usize::from(taken.class), taken.cost, waited);
-        Self { shared, taken, place, waited, first: false, overloaded: false, done: false }
+        let mut permit = Self::at_once(shared, taken.class, taken.cost, taken.granted, waited);
+        permit.place = place;
+        if !taken.is_bare() || !waited.is_zero() {
+            permit.rest = Some(Box::new(Rest { taken, waited }));
+        }
+        permit
+    }
+
+    /// A seat that came through the gate.
+    #[inline]
+    pub(crate) fn lent(shared: Arc<Shared>, class: u8, granted: Option<Tick>) -> Self {
+        Self::at_once(shared, class, 1, granted, Duration::ZERO)
+    }
+
+    #[inline]
+    fn at_once(shared: Arc<Shared>, class: u8, cost: u32, granted: Option<Tick>, waited: Duration) -> Self {
+        shared.metrics.seated(usize::from(class), cost, waited);
+        Self { shared, granted, place: None, rest: None, cost, class, first: false, overloaded: false, done: false }
+    }
+
+    /// What is to be handed back.
+    fn taken(&self) -> Taken {
+        self.rest.as_ref().map_or_else(|| Taken::bare(self.class, self.cost, self.granted), |rest| rest.taken)
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
@@ -33,8 +64,8 @@ impl Permit {
 
     /// How long it waited in the queue.
     #[must_use]
-    pub const fn waited(&self) -> Duration {
-        self.waited
+    pub fn waited(&self) -> Duration {
+        self.rest.as_ref().map_or(Duration::ZERO, |rest| rest.waited)
     }
 
     /// The place at a backend that came with it, where there is a [`CapacitySignal`](forebay_core::CapacitySignal).
@@ -56,19 +87,22 @@ impl Permit {
     pub(crate) fn first_byte(&mut self, streamed: bool) {
         if self.is_timed()
             && !std::mem::replace(&mut self.first, true)
-            && let Some(latency) = self.shared.first_byte(&self.taken, streamed)
+            && let Some(latency) = self.shared.first_byte(&self.taken(), streamed)
         {
-            self.shared.metrics.first_byte(usize::from(self.taken.class), latency);
+            self.shared.metrics.first_byte(usize::from(self.class), latency);
         }
     }
 
     /// Needs more or fewer seats from now on, at least 1. Fewer pass on at once; more are taken whether they are free or
     /// not, as the work is under way: nobody else is let in until that has been made up for.
     pub fn resize(&mut self, seats: Seats) {
-        let (row, before) = (usize::from(self.taken.class), self.taken.cost);
-        let shared = &self.shared;
-        shared.change(|core, _| core.resize(&mut self.taken, seats.get()));
-        shared.metrics.resized(row, before, self.taken.cost);
+        let mut taken = self.taken();
+        self.shared.change(|core, _| core.resize(&mut taken, seats.get()));
+        self.shared.metrics.resized(usize::from(self.class), self.cost, taken.cost);
+        self.cost = taken.cost;
+        if let Some(rest) = &mut self.rest {
+            rest.taken = taken;
+        }
     }
 
     /// Ends the exchange. `Overload` tells the adaptive limit that the backend is busy.
@@ -92,24 +126,24 @@ impl Permit {
 
     /// Whether it has been held for longer than its class may, and somebody else has the seat now.
     pub(crate) fn is_revoked(&self) -> bool {
-        self.taken.is_bounded() && self.shared.lock().scheduler.is_revoked(&self.taken)
+        self.is_bounded() && self.shared.lock().scheduler.is_revoked(&self.taken())
     }
 
     /// Whether the instant of its grant is known: else there is nothing to learn from it.
     pub(crate) const fn is_timed(&self) -> bool {
-        self.taken.granted.is_some()
+        self.granted.is_some()
     }
 
-    pub(crate) const fn is_bounded(&self) -> bool {
-        self.taken.is_bounded()
+    pub(crate) fn is_bounded(&self) -> bool {
+        self.rest.as_ref().is_some_and(|rest| rest.taken.is_bounded())
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let held = self.taken.granted.map(|granted| Duration::from_nanos(self.shared.now().since(granted)));
-        self.shared.metrics.unseated(usize::from(self.taken.class), self.taken.cost, held);
-        self.shared.release(self.taken, self.done);
+        let held = self.granted.map(|granted| Duration::from_nanos(self.shared.now().since(granted)));
+        self.shared.metrics.unseated(usize::from(self.class), self.cost, held);
+        self.shared.release(self.taken(), self.done);
     }
 }
 

@@ -99,19 +99,19 @@ impl Shared {
         self.adaptive.is_some()
     }
 
-    /// A newcomer that needs not be told how long it may take, while nobody waits. Its cost becomes what its class can
-    /// have at most.
-    pub(crate) fn try_admit(&self, ask: &mut Ask) -> Option<(Taken, Option<Reservation>)> {
-        if self.timed() || ask.deadline != Tick::NEVER {
+    /// A newcomer that comes through the gate, and when, if it is one of those that are timed.
+    #[inline]
+    pub(crate) fn pass(&self, ask: &Ask) -> Option<Option<Tick>> {
+        if ask.cost != 1 || ask.deadline != Tick::NEVER {
             return None;
         }
-        if ask.cost == 1
-            && let Some(before) = self.gate.admit(ask.class)
-        {
-            let timed = before % SAMPLE == SAMPLE - 1;
-            return Some((Taken::lent(ask.class, timed.then(|| self.now())), None));
-        }
-        if self.gate.is_crowded() {
+        let before = self.gate.admit(ask.class)?;
+        Some((before % SAMPLE == SAMPLE - 1).then(|| self.now()))
+    }
+
+    /// A newcomer that needs not be timed, while nobody waits. Its cost becomes what its class can have at most.
+    pub(crate) fn try_admit(&self, ask: &mut Ask) -> Option<(Taken, Option<Reservation>)> {
+        if self.timed() || self.gate.is_crowded() {
             return None;
         }
         let mut state = self.lock();

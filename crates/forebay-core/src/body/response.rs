@@ -19,9 +19,18 @@ pin_project! {
     /// ```
     #[derive(Debug)]
     pub struct ResBody<R> {
-        answer: Option<Bytes>,
         #[pin]
-        passed: Option<R>,
+        kind: Kind<R>,
+    }
+}
+
+pin_project! {
+    // Either lies where the other would: the body from inside is moved often, and this adds little to it.
+    #[derive(Debug)]
+    #[project = KindProj]
+    enum Kind<R> {
+        Answer { text: Option<Bytes> },
+        Passed { #[pin] body: R },
     }
 }
 
@@ -29,12 +38,12 @@ impl<R> ResBody<R> {
     /// Our own text: a refusal, a 202.
     pub fn answer(text: impl Into<Bytes>) -> Self {
         let text = text.into();
-        Self { answer: (!text.is_empty()).then_some(text), passed: None }
+        Self { kind: Kind::Answer { text: (!text.is_empty()).then_some(text) } }
     }
 
     /// The body from inside.
     pub const fn passed(body: R) -> Self {
-        Self { answer: None, passed: Some(body) }
+        Self { kind: Kind::Passed { body } }
     }
 }
 
@@ -47,24 +56,23 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let this = self.project();
-        match this.passed.as_pin_mut() {
-            Some(body) => body.poll_frame(cx).map_err(Into::into),
-            None => Poll::Ready(this.answer.take().map(|text| Ok(Frame::data(text)))),
+        match self.project().kind.project() {
+            KindProj::Passed { body } => body.poll_frame(cx).map_err(Into::into),
+            KindProj::Answer { text } => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.passed {
-            Some(body) => body.is_end_stream(),
-            None => self.answer.is_none(),
+        match &self.kind {
+            Kind::Passed { body } => body.is_end_stream(),
+            Kind::Answer { text } => text.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.passed {
-            Some(body) => body.size_hint(),
-            None => SizeHint::with_exact(self.answer.as_ref().map_or(0, Bytes::len) as u64),
+        match &self.kind {
+            Kind::Passed { body } => body.size_hint(),
+            Kind::Answer { text } => SizeHint::with_exact(text.as_ref().map_or(0, Bytes::len) as u64),
         }
     }
 }

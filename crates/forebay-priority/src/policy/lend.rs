@@ -2,6 +2,7 @@
 
 use super::room::{CLASSES, MOST, Room};
 use super::scheduler::{Scheduler, Taken};
+use super::tick::Tick;
 
 impl<T, P> Scheduler<T, P> {
     /// The seats that [`offer`](Self::offer) would give to requests for one seat without a deadline, in whatever order
@@ -47,13 +48,18 @@ impl<T, P> Scheduler<T, P> {
 }
 
 impl Taken {
-    /// A lent seat.
-    pub(crate) const fn lent(class: usize, granted: Option<super::Tick>) -> Self {
-        Self { class: class as u8, account: None, cost: 1, charged: 0, granted, held: None }
+    /// Seats that nobody waited for, and that may be held for as long as they are needed.
+    pub(crate) const fn bare(class: u8, cost: u32, granted: Option<Tick>) -> Self {
+        Self { class, account: None, cost, charged: 0, granted, held: None }
+    }
+
+    /// Whether it is no more than [`bare`](Self::bare) makes.
+    pub(crate) const fn is_bare(&self) -> bool {
+        self.account.is_none() && self.held.is_none()
     }
 
     /// Whether it may be given back to a loan: one seat, and nothing to be learned from how long it was held.
     pub(crate) const fn is_plain(&self) -> bool {
-        self.cost == 1 && self.granted.is_none() && self.held.is_none() && self.account.is_none()
+        self.is_bare() && self.cost == 1 && self.granted.is_none()
     }
 }

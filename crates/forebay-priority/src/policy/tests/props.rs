@@ -233,7 +233,7 @@ impl Pair {
         assert_eq!(self.model.offer(self.now, ask), State::Running, "it is the model's decision too");
         self.model.open[class] = !closed;
         self.tickets.push(None);
-        self.seats.push(Some(Taken::lent(class, None)));
+        self.seats.push(Some(Taken::bare(class as u8, 1, None)));
     }
 
     fn check(&mut self) {
