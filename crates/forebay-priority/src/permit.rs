@@ -64,8 +64,11 @@ impl Permit {
 
     /// How long it waited in the queue.
     #[must_use]
-    pub fn waited(&self) -> Duration {
-        self.rest.as_ref().map_or(Duration::ZERO, |rest| rest.waited)
+    pub const fn waited(&self) -> Duration {
+        match &self.rest {
+            Some(rest) => rest.waited,
+            None => Duration::ZERO,
+        }
     }
 
     /// The place at a backend that came with it, where there is a [`CapacitySignal`](forebay_core::CapacitySignal).
