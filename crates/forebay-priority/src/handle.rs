@@ -59,7 +59,7 @@ impl PriorityHandle {
     /// The state now.
     #[must_use]
     pub fn snapshot(&self) -> PrioritySnapshot {
-        let state = self.shared.lock();
+        let state = self.shared.lock().counted();
         let core = &state.scheduler;
         let classes: Vec<_> = core
             .counts()
@@ -155,7 +155,7 @@ impl PriorityHandle {
 impl DemandSource for PriorityHandle {
     fn demand(&self) -> Demand {
         let mut demand = Demand::default();
-        let state = self.shared.lock();
+        let state = self.shared.lock().counted();
         for (row, counts) in state.scheduler.counts().enumerate() {
             demand.classes[row] = ClassDemand {
                 queued: counts.queued as u64,

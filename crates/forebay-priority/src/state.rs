@@ -52,9 +52,15 @@ impl<'a> Locked<'a> {
     pub(crate) fn new(mut state: MutexGuard<'a, State>, gate: &'a Gate, lends: bool) -> Self {
         if let Some(left) = gate.shut() {
             state.scheduler.take_back(left);
+            state.count(gate);
         }
-        state.count(gate);
         Self { state, gate, lends }
+    }
+
+    /// The same with counts that are whole: while it was shut, some may have been on their way from the gate.
+    pub(crate) fn counted(mut self) -> Self {
+        self.state.count(self.gate);
+        self
     }
 }
 
