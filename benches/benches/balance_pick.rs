@@ -1,6 +1,9 @@
 //! A pick and its release among N endpoints, beside tower's power of two choices over its own pending-request count: CPU
 //! time, on one thread, in turns; and how many heap allocations ours makes.
 //!
+//! A pick and a release each read tokio's clock, which in this build can be paused (`test-util`) and so costs more than
+//! the system's; tower's pending-request count reads none. What both readings cost is a figure of its own.
+//!
 //! `cargo bench -p forebay-benches --bench balance_pick`
 
 use std::convert::Infallible;
@@ -66,6 +69,11 @@ fn theirs(balance: &mut Peer) {
     black_box(pin!(balance.call(1)).poll(&mut cx).is_ready());
 }
 
+/// As a pick and a release do.
+fn read_clocks() {
+    black_box((tokio::time::Instant::now(), tokio::time::Instant::now()));
+}
+
 fn time(mut one: impl FnMut()) -> f64 {
     let before = thread_cpu_time();
     (0..EACH).for_each(|_| one());
@@ -84,6 +92,8 @@ fn main() {
     let mut heap = 0;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
+    let clock = median((0..ROUNDS).map(|_| time(read_clocks)).collect());
+    report.figure("two_readings_of_tokios_clock_ns", clock.round());
     for endpoints in [2, 8, 64, 512, 4096] {
         let (fleet, mut peer) = (fleet(endpoints), p2c(endpoints));
         (0..endpoints).for_each(|_| theirs(&mut peer)); // all of them known and ready
@@ -100,7 +110,7 @@ fn main() {
         report.figure(&format!("{endpoints}_tower_p2c_ns"), theirs_ns.round());
         worst = (worst.0.max(ours_ns), worst.1.max(ours_ns / theirs_ns));
     }
-    println!();
+    println!("two readings of tokio's clock alone: {clock:.0}\n");
     report.target("CPU ns, at the worst N", worst.0, Goal::AtMost(45.0));
     report.target("CPU over tower p2c, at the worst N", worst.1, Goal::AtMost(0.25));
     report.target("heap allocations", heap as f64, Goal::AtMost(0.0));
