@@ -6,6 +6,7 @@
 // Real time is what is measured here; no test pauses it.
 #![allow(clippy::disallowed_methods)]
 
+pub mod balance;
 mod cpu;
 mod load;
 mod nginx;

@@ -33,6 +33,17 @@ impl Random {
         scale * self.exponential(1.0).powf(1.0 / shape)
     }
 
+    /// Normal, around 0 with deviation 1 (Box and Muller, Annals of Mathematical Statistics 29, 1958).
+    pub fn normal(&mut self) -> f64 {
+        let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
+        radius * (std::f64::consts::TAU * self.unit()).cos()
+    }
+
+    /// Lognormal with this sigma, 1 on average.
+    pub fn lognormal(&mut self, sigma: f64) -> f64 {
+        (sigma * self.normal() - sigma * sigma / 2.0).exp()
+    }
+
     /// Gamma with this shape and scale (Marsaglia and Tsang, ACM Transactions on Mathematical Software 26, 2000).
     pub fn gamma(&mut self, shape: f64, scale: f64) -> f64 {
         if shape < 1.0 {
@@ -41,9 +52,7 @@ impl Random {
         let d = shape - 1.0 / 3.0;
         let c = 1.0 / (9.0 * d).sqrt();
         loop {
-            // Box and Muller, 1958.
-            let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
-            let x = radius * (std::f64::consts::TAU * self.unit()).cos();
+            let x = self.normal();
             let v = (1.0 + c * x).powi(3);
             if v > 0.0 && (1.0 - self.unit()).ln() < 0.5 * x * x + d - d * v + d * v.ln() {
                 return d * v * scale;
