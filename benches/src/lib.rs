@@ -8,6 +8,7 @@
 
 pub mod balance;
 mod cpu;
+mod haproxy;
 mod load;
 mod nginx;
 pub mod priority;
@@ -17,8 +18,9 @@ mod server;
 pub mod virtual_time;
 
 pub use cpu::{cpu_time, thread_cpu_time};
-pub use load::{Load, Measured, Target, run};
-pub use nginx::nginx;
+pub use haproxy::haproxy;
+pub use load::{Load, Measured, OpenLoad, Target, offer, run};
+pub use nginx::{nginx, nginx_with};
 pub use report::{Goal, Report};
 pub use rounds::{median, rounds};
 pub use server::{Server, build};

@@ -1,8 +1,12 @@
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::priority::Random;
 
 /// Where the load goes.
 #[derive(Debug, Clone)]
@@ -24,6 +28,21 @@ pub struct Load {
     pub body: String,
     /// The path.
     pub path: &'static str,
+}
+
+/// An open loop: requests come independently of each other, whatever becomes of those before.
+#[derive(Debug, Clone)]
+pub struct OpenLoad {
+    /// How many a second, on average.
+    pub per_second: f64,
+    /// How long they come; those under way then are waited for.
+    pub time: Duration,
+    /// The JSON body of each request.
+    pub body: String,
+    /// The path.
+    pub path: &'static str,
+    /// Of the times between them.
+    pub seed: u64,
 }
 
 /// What came out of a load.
@@ -48,6 +67,12 @@ impl Measured {
         self.done as f64 / self.wall.as_secs_f64()
     }
 
+    /// The share of the requests that failed, in percent.
+    #[must_use]
+    pub fn error_percent(&self) -> f64 {
+        100.0 * self.errors as f64 / (self.done + self.errors).max(1) as f64
+    }
+
     /// CPU time of the target for each answer, in microseconds.
     #[must_use]
     pub fn cpu_per_request(&self) -> f64 {
@@ -68,14 +93,16 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000, 3).expect("fixed, legal bounds")
 }
 
+fn request(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
 /// Runs `load` against `target`.
 pub async fn run(load: &Load, target: &Target) -> Measured {
-    let request = format!(
-        "POST {} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{}",
-        load.path,
-        load.body.len(),
-        load.body
-    );
+    let request = request(load.path, &load.body);
     let cpu = crate::cpu_time(target.pid);
     let started = Instant::now();
     let ends = started + load.time;
@@ -89,6 +116,46 @@ pub async fn run(load: &Load, target: &Target) -> Measured {
         latency.add(&times).expect("equal bounds");
     }
     Measured { done, errors, wall: started.elapsed(), cpu: crate::cpu_time(target.pid).saturating_sub(cpu), latency }
+}
+
+/// Offers `load` to `target`; its connections are used again. No answer within 20 s is an error.
+pub async fn offer(load: &OpenLoad, target: &Target) -> Measured {
+    let request: Arc<str> = request(load.path, &load.body).into();
+    let idle = Arc::new(Mutex::new(Vec::new()));
+    let cpu = crate::cpu_time(target.pid);
+    let (started, mut random) = (tokio::time::Instant::now(), Random::new(load.seed));
+    let mut next = Duration::ZERO;
+    let mut exchanges = JoinSet::new();
+    loop {
+        next += Duration::from_secs_f64(random.exponential(1.0 / load.per_second));
+        if next >= load.time {
+            break;
+        }
+        tokio::time::sleep_until(started + next).await;
+        let (request, idle, address) = (Arc::clone(&request), Arc::clone(&idle), target.address.clone());
+        exchanges.spawn(async move {
+            let begun = Instant::now();
+            let mut connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let (mut buffer, wait) = (Vec::new(), Duration::from_secs(20));
+            let exchange = exchange(&mut connection, &address, request.as_bytes(), &mut buffer);
+            let whole = matches!(tokio::time::timeout(wait, exchange).await, Ok(Ok(())));
+            if let Some(connection) = connection.filter(|_| whole) {
+                idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            }
+            whole.then(|| begun.elapsed())
+        });
+    }
+    let (mut done, mut errors, mut latency) = (0, 0, histogram());
+    while let Some(took) = exchanges.join_next().await {
+        match took.expect("an exchange does not panic") {
+            Some(took) => {
+                done += 1;
+                latency.saturating_record(took.as_micros() as u64);
+            }
+            None => errors += 1,
+        }
+    }
+    Measured { done, errors, wall: load.time, cpu: crate::cpu_time(target.pid).saturating_sub(cpu), latency }
 }
 
 async fn client(address: String, request: String, ends: Instant) -> (u64, u64, Histogram<u64>) {

@@ -1,11 +1,10 @@
 use std::fmt::Write as _;
-use std::net::{TcpListener, TcpStream};
-use std::path::Path;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use crate::Server;
+use crate::server::{await_listener, installed};
 
 /// Starts nginx with `least_conn` over `backends` (address, weight) on a free port, with a directory of its own.
 ///
@@ -14,14 +13,23 @@ use crate::Server;
 /// nginx is not installed (`apt-get install nginx-light`), or does not listen within 10 s.
 #[must_use]
 pub fn nginx(backends: &[(String, u32)]) -> Server {
-    let binary = ["/usr/sbin/nginx", "/usr/bin/nginx"].into_iter().find(|path| Path::new(path).exists());
-    let binary = binary.expect("nginx is missing: apt-get install nginx-light");
+    nginx_with(backends, "off", "").expect("nginx is missing: apt-get install nginx-light")
+}
+
+/// The same, with a value of `proxy_next_upstream` and parameters for each server; `None`: it is not installed.
+///
+/// # Panics
+///
+/// It does not listen within 10 s.
+#[must_use]
+pub fn nginx_with(backends: &[(String, u32)], next_upstream: &str, parameters: &str) -> Option<Server> {
+    let binary = installed("nginx")?;
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
     let folder = env::temp_dir().join(format!("forebay-bench-nginx-{}", free.port()));
     fs::create_dir_all(&folder).expect("a temporary folder");
     let mut upstreams = String::new();
     for (address, weight) in backends {
-        writeln!(upstreams, "    server {address} weight={weight};").expect("a String takes all");
+        writeln!(upstreams, "    server {address} weight={weight} {parameters};").expect("a String takes all");
     }
     let configuration = format!(
         "worker_processes 2;\ndaemon off;\npid nginx.pid;\nerror_log stderr crit;\nevents {{ worker_connections 4096; }}\n\
@@ -29,7 +37,7 @@ pub fn nginx(backends: &[(String, u32)]) -> Server {
          uwsgi_temp_path uwsgi;\n  scgi_temp_path scgi;\n  keepalive_requests 1000000000;\n  upstream models {{\n    \
          least_conn;\n{upstreams}    keepalive 128;\n    keepalive_requests 1000000000;\n  }}\n  server {{\n    listen {free};\n    \
          location / {{\n      proxy_pass http://models;\n      proxy_http_version 1.1;\n      proxy_set_header Connection \
-         \"\";\n      proxy_buffering off;\n      proxy_next_upstream off;\n    }}\n  }}\n}}\n"
+         \"\";\n      proxy_buffering off;\n      proxy_next_upstream {next_upstream};\n    }}\n  }}\n}}\n"
     );
     let file = folder.join("nginx.conf");
     fs::write(&file, configuration).expect("a temporary file");
@@ -41,10 +49,6 @@ pub fn nginx(backends: &[(String, u32)]) -> Server {
         .stdout(Stdio::null())
         .spawn()
         .expect("nginx starts");
-    let started = Instant::now();
-    while TcpStream::connect(free).is_err() {
-        assert!(started.elapsed() < Duration::from_secs(10), "nginx does not listen");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Server::running(child, free.to_string())
+    await_listener(free);
+    Some(Server::running(child, free.to_string()))
 }

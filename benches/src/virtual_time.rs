@@ -41,7 +41,7 @@ pub struct Work {
 pub async fn backend(request: Request<()>) -> Result<Response<LateBody>, Infallible> {
     let work = *request.extensions().get::<Work>().expect("set by the load");
     sleep(work.head).await;
-    let body = LateBody { end: Box::pin(sleep(work.body)), done: false, held: None };
+    let body = LateBody::lasting(work.body);
     let response = Response::builder().header("content-type", "text/event-stream").body(body);
     Ok(response.expect("a plain head"))
 }
@@ -55,6 +55,12 @@ pub struct LateBody {
 }
 
 impl LateBody {
+    /// Begins now and ends that much later.
+    #[must_use]
+    pub fn lasting(time: Duration) -> Self {
+        Self { end: Box::pin(sleep(time)), done: false, held: None }
+    }
+
     /// Nothing at all.
     #[must_use]
     pub fn empty() -> Self {

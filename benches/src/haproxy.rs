@@ -1,0 +1,32 @@
+use std::fmt::Write as _;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use crate::Server;
+use crate::server::{await_listener, installed};
+
+/// Starts HAProxy with `leastconn` over `backends` (address, weight) on a free port; `None`: it is not installed.
+///
+/// # Panics
+///
+/// It does not listen within 10 s.
+#[must_use]
+pub fn haproxy(backends: &[(String, u32)]) -> Option<Server> {
+    let binary = installed("haproxy")?;
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let mut configuration = format!(
+        "defaults\n  mode http\n  timeout connect 1s\n  timeout client 60s\n  timeout server 60s\n\
+         frontend bench\n  bind {free}\n  default_backend models\n\
+         backend models\n  balance leastconn\n"
+    );
+    for (index, (address, weight)) in backends.iter().enumerate() {
+        writeln!(configuration, "  server s{index} {address} weight {weight}").expect("a String takes all");
+    }
+    let file = env::temp_dir().join(format!("forebay-bench-haproxy-{}.cfg", free.port()));
+    fs::write(&file, configuration).expect("a temporary file");
+    // In the foreground: one process, which is ended by its id.
+    let child = Command::new(binary).arg("-db").arg("-q").arg("-f").arg(&file).stdout(Stdio::null()).spawn();
+    await_listener(free);
+    Some(Server::running(child.expect("haproxy starts"), free.to_string()))
+}
