@@ -147,7 +147,8 @@ impl<S, R> BalanceBuilder<S, R> {
         self
     }
 
-    /// When failing endpoints are left out; `None`: never, and failing fast then attracts requests. Default
+    /// When failing endpoints are left out; `None`: never, and failing fast then attracts requests. What overload answers
+    /// say holds either way. Default
     /// [`Outlier::default`].
     pub fn outlier(mut self, outlier: impl Into<Option<Outlier>>) -> Self {
         self.options.settings.outlier = outlier.into();

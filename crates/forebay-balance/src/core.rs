@@ -38,6 +38,8 @@ pub(crate) struct Ledger {
     pub(crate) demand: Demand,
     /// Who waits for a place, first come first served.
     pub(crate) waiting: VecDeque<Arc<Waiter>>,
+    /// Of each class.
+    waiting_of: [usize; Class::COUNT],
     pub(crate) releases: Rate,
     pub(crate) alarm: Alarm,
 }
@@ -50,6 +52,7 @@ impl Core {
             by_id: HashMap::new(),
             demand: Demand::default(),
             waiting: VecDeque::new(),
+            waiting_of: [0; Class::COUNT],
             releases: Rate::default(),
             alarm: Alarm::default(),
         };
@@ -89,30 +92,48 @@ impl Core {
 }
 
 impl Ledger {
-    /// Reserves what is open for those who wait, as far as it goes. O(waiting).
+    /// Reserves what is open for those who wait, as far as it goes. O(1) for each that gets a place where all wait for the
+    /// same pools; O(waiting) where classes differ.
     fn grant(&mut self, core: &Arc<Core>) -> Vec<Arc<Waiter>> {
         let mut granted = Vec::new();
-        if self.waiting.is_empty() {
-            return granted;
-        }
         let mut in_vain = [false; Class::COUNT];
-        let mut still = VecDeque::with_capacity(self.waiting.len());
-        for waiter in self.waiting.drain(..) {
+        let mut at = 0;
+        while let Some(waiter) = self.waiting.get(at) {
             let class = waiter.class;
             let claim = if in_vain[class.index()] { None } else { self.picker.reserve(class) };
-            match claim {
-                Some(claim) => {
+            if let Some(claim) = claim {
+                if let Some(waiter) = self.waiting.remove(at) {
+                    self.waiting_of[class.index()] -= 1;
                     waiter.grant(core, claim);
                     granted.push(waiter);
                 }
-                None => {
-                    in_vain[class.index()] = true;
-                    still.push_back(waiter);
-                }
+                continue;
             }
+            in_vain[class.index()] = true;
+            if self.waiting_of.iter().zip(in_vain).all(|(waiting, in_vain)| *waiting == 0 || in_vain) {
+                break; // nobody who waits has a place
+            }
+            at += 1;
         }
-        self.waiting = still;
         granted
+    }
+
+    /// Joins the queue, at its end or its front.
+    pub(crate) fn join(&mut self, waiter: &Arc<Waiter>, front: bool) {
+        self.waiting_of[waiter.class.index()] += 1;
+        if front {
+            self.waiting.push_front(Arc::clone(waiter));
+        } else {
+            self.waiting.push_back(Arc::clone(waiter));
+        }
+    }
+
+    /// Leaves the queue, if it is still there. O(waiting).
+    pub(crate) fn leave(&mut self, waiter: &Arc<Waiter>) {
+        if let Some(at) = self.waiting.iter().position(|other| Arc::ptr_eq(other, waiter)) {
+            self.waiting.remove(at);
+            self.waiting_of[waiter.class.index()] -= 1;
+        }
     }
 
     fn forget_gone(&mut self) {

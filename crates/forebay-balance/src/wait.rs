@@ -100,11 +100,7 @@ impl Turn {
         if ledger.waiting.len() >= len {
             return None;
         }
-        if redeemer {
-            ledger.waiting.push_front(Arc::clone(&waiter));
-        } else {
-            ledger.waiting.push_back(Arc::clone(&waiter));
-        }
+        ledger.join(&waiter, redeemer);
         ledger.demand[class].queued += u64::from(counted);
         drop(ledger);
         core.keep_awake();
@@ -142,7 +138,9 @@ impl Drop for Turn {
     fn drop(&mut self) {
         metrics::waited(self.since.elapsed());
         let mut ledger = self.core.ledger();
-        ledger.waiting.retain(|waiter| !Arc::ptr_eq(waiter, &self.waiter));
+        if matches!(&*self.waiter.lock(), State::Waiting(_)) {
+            ledger.leave(&self.waiter); // or else it left with its grant
+        }
         ledger.demand[self.waiter.class].queued -= u64::from(self.waiter.counted);
         drop(ledger);
         let state = std::mem::replace(&mut *self.waiter.lock(), State::Over);

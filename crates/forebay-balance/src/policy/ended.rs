@@ -7,6 +7,7 @@ use forebay_core::Outcome;
 use super::ask::Picked;
 use super::outlier::Phase;
 use super::picker::Picker;
+use super::slot::Slot;
 use super::weight::{SlowStart, Starting};
 
 /// How slowly an endpoint that was ejected comes back, unless configured otherwise.
@@ -42,61 +43,65 @@ impl Picker {
         let slot = &mut self.slots[index];
         let count = &mut slot.outcomes[ended.outcome as usize];
         *count = count.saturating_add(1);
-        let Some(config) = self.settings.outlier else { return };
         let trial = matches!(slot.record.phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
-        let pool = &mut self.pools[slot.pool];
-        let since = now.saturating_duration_since(self.epoch);
         match ended.outcome {
-            Outcome::Cancelled if trial => self.change(index, now, |slot| slot.retry_trial()),
+            Outcome::Cancelled if trial => self.change(index, now, Slot::retry_trial),
             Outcome::Cancelled => {}
-            Outcome::Success => {
-                if picked.timed {
-                    pool.succeeded(now.saturating_duration_since(ended.started));
-                }
-                slot.record.success(&config, since);
-                if trial {
-                    self.passed(index, now);
-                } else if slot.busy.cap().is_some() || slot.starting.is_some() {
-                    self.change(index, now, |slot| {
-                        slot.busy.success();
-                        if let Some(starting) = &mut slot.starting {
-                            starting.success();
-                        }
-                    });
-                }
-            }
-            Outcome::Overload => {
-                let mean = pool.mean();
-                let fast = ended.faster_than_half(mean, now);
-                // Its fair share of what is in flight is by weight; this exchange counts for the fleet, not for it.
-                let idle = u128::from(slot.own) * 4 * u128::from(pool.weight.max(1));
-                let broken = fast && idle < u128::from(slot.weight) * u128::from(pool.own + 1);
-                let alone = slot.own == 0 && slot.foreign_units == 0;
-                let (had, last) = (slot.own.saturating_add(1), !self.others(index));
-                self.change(index, now, |slot| {
-                    slot.busy.overloaded(had, now);
-                    if let Some(pause) = ended.pause.filter(|_| alone && !last) {
-                        slot.busy.pause(pause, now);
-                    }
-                });
-                if broken {
-                    self.failed(index, fast.then_some(ended.started + mean), mean, trial, now);
-                } else if trial {
-                    self.change(index, now, |slot| slot.retry_trial());
-                }
-            }
-            Outcome::Error => {
-                let mean = pool.mean();
-                let ghost = ended.faster_than_half(mean, now).then_some(ended.started + mean);
-                self.failed(index, ghost, mean, trial, now);
-            }
+            Outcome::Success => self.succeeded(picked, ended, trial, now),
+            Outcome::Overload => self.overloaded(index, ended, trial, now),
+            Outcome::Error => self.failed(index, ended, trial, now),
         }
     }
 
-    fn failed(&mut self, index: usize, ghost: Option<Instant>, mean: Duration, trial: bool, now: Instant) {
+    fn succeeded(&mut self, picked: &Picked, ended: &Ended, trial: bool, now: Instant) {
+        let index = picked.index;
+        let slot = &mut self.slots[index];
+        if picked.timed {
+            self.pools[slot.pool].succeeded(now.saturating_duration_since(ended.started));
+        }
+        if let Some(config) = &self.settings.outlier {
+            slot.record.success(config, now.saturating_duration_since(self.epoch));
+        }
+        if trial {
+            self.passed(index, now);
+        } else if slot.busy.cap().is_some() || slot.starting.is_some() {
+            self.change(index, now, |slot| {
+                slot.busy.success();
+                if let Some(starting) = &mut slot.starting {
+                    starting.success();
+                }
+            });
+        }
+    }
+
+    fn overloaded(&mut self, index: usize, ended: &Ended, trial: bool, now: Instant) {
+        let slot = &self.slots[index];
+        let pool = &self.pools[slot.pool];
+        // Its fair share of what is in flight is by weight; this exchange counts for the fleet, not for it.
+        let idle = u128::from(slot.own) * 4 * u128::from(pool.weight.max(1));
+        let fair = u128::from(slot.weight) * u128::from(pool.own + 1);
+        let broken = ended.faster_than_half(pool.mean(), now) && idle < fair;
+        let alone = slot.own == 0 && slot.foreign_units == 0;
+        let (had, last) = (slot.own.saturating_add(1), !self.others(index));
+        self.change(index, now, |slot| {
+            slot.busy.overloaded(had, now);
+            if let Some(pause) = ended.pause.filter(|_| alone && !last) {
+                slot.busy.pause(pause, now);
+            }
+        });
+        if broken {
+            self.failed(index, ended, trial, now);
+        } else if trial {
+            self.change(index, now, Slot::retry_trial);
+        }
+    }
+
+    fn failed(&mut self, index: usize, ended: &Ended, trial: bool, now: Instant) {
         let Some(config) = self.settings.outlier else { return };
         let since = now.saturating_duration_since(self.epoch);
         let slot = &mut self.slots[index];
+        let mean = self.pools[slot.pool].mean();
+        let ghost = ended.faster_than_half(mean, now).then_some(ended.started + mean);
         let up = slot.record.phase == Phase::Up;
         let eject = (slot.record.error(&config, since) && up || trial) && self.may_eject(index);
         let stretch = self.random();

@@ -253,3 +253,24 @@ fn r27_health_is_ignored_when_too_little_is_left_unless_bounds_protect_it() {
         assert_eq!(picker.pools[0].panic, bound.is_none());
     }
 }
+
+#[test]
+fn r16_a_slow_start_counts_completions_and_a_cap_is_learnt_also_without_ejection() {
+    let start = now();
+    let slow_start = Some(SlowStart::new(Duration::from_secs(10)).after_completions(20));
+    let settings = Settings { outlier: None, slow_start, ..Settings::default() };
+    let mut picker = Picker::new(settings, Routes::to_one_pool(), 1, 7, start);
+    for _ in 0..2 {
+        picker.insert(new(10, None), start);
+    }
+    let mut now = start;
+    for _ in 0..60 {
+        now += Duration::from_millis(250);
+        let picked = pick(&mut picker, now).expect("open");
+        end(&mut picker, &picked, Outcome::Success, now, now);
+    }
+    assert!(picker.slots.iter().all(|slot| slot.weight == 2560), "both have started");
+    let held: Vec<_> = (0..4).map(|_| picker.pick(Ask::default(), &[1], now).expect("open")).collect();
+    end(&mut picker, &held[0], Outcome::Overload, now, now);
+    assert_eq!(picker.pick(Ask::default(), &[1], now), Err(PickError::AtCapacity));
+}
