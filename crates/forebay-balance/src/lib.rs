@@ -157,11 +157,12 @@
 //! | `client` | `Balance::http()`: an HTTP/1.1 and HTTP/2 client as the endpoints; health checks, probes, DNS |
 //! | `metrics` | numbers for the `metrics` facade: `metrics::describe`, [`BalanceHandle`]`::record` |
 //! | `nvml` | the GPUs of this machine as a load report: `probe::nvml` |
+//! | `tls` | `https://` endpoints: rustls with ring, the platform's roots or your own, certificates of ours |
 //! | `tower` | tower's `Discover` as a source of endpoints |
 //!
 //! # Limits
 //!
-//! TLS to the backends is not there yet. A place reserved is
+//! TLS to the backends looks at no revocation lists. A place reserved is
 //! kept for as long as its holder likes, and is not kept if an endpoint is closed or its bound lowered. Where places are
 //! without a bound, a reservation says nothing. Affinity looks at every endpoint of the pool: O(endpoints).
 

@@ -9,11 +9,13 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::client::ClientBody;
 use crate::client::error::Kind;
+use crate::client::tls::Tls;
 use forebay_core::BoxError;
 
 /// The most idle HTTP/1 connections kept to one endpoint; the oldest is closed for a newer one.
@@ -25,16 +27,23 @@ pub(crate) struct Connections {
     /// `host:port`.
     address: String,
     connect_timeout: Duration,
+    tls: Option<Tls>,
     idle: Mutex<Vec<http1::SendRequest<ClientBody>>>,
     /// Held while dialling, so that a crowd dials once.
     shared: tokio::sync::Mutex<Option<http2::SendRequest<ClientBody>>>,
 }
 
+/// Bytes to and from an upstream: TCP, or TLS over it.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
 impl Connections {
-    pub(crate) fn new(address: String, connect_timeout: Duration) -> Self {
-        Self { address, connect_timeout, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
+    pub(crate) fn new(address: String, connect_timeout: Duration, tls: Option<Tls>) -> Self {
+        Self { address, connect_timeout, tls, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
     }
 
+    #[cfg(test)]
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
@@ -65,21 +74,27 @@ impl Connections {
         drop(oldest); // outside the lock
     }
 
-    async fn dial(&self) -> Result<TcpStream, (Kind, BoxError)> {
-        match timeout(self.connect_timeout, TcpStream::connect(&self.address)).await {
-            Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true); // only slower without
-                Ok(stream)
-            }
-            Ok(Err(error)) => Err((Kind::Connect, error.into())),
+    /// A new connection, its TLS session included.
+    async fn dial(&self) -> Result<TokioIo<Box<dyn Stream>>, (Kind, BoxError)> {
+        match timeout(self.connect_timeout, self.connect()).await {
+            Ok(stream) => stream.map(TokioIo::new),
             Err(late) => Err((Kind::ConnectTimeout, late.into())),
+        }
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Stream>, (Kind, BoxError)> {
+        let stream = TcpStream::connect(&self.address).await.map_err(|error| (Kind::Connect, error.into()))?;
+        let _ = stream.set_nodelay(true); // only slower without
+        match &self.tls {
+            None => Ok(Box::new(stream)),
+            Some(tls) => Ok(Box::new(tls.connect(stream).await?)),
         }
     }
 
     /// A new HTTP/1 connection. Its driver is a task that ends with the connection, that is with its last sender.
     pub(crate) async fn dial_http1(&self) -> Result<http1::SendRequest<ClientBody>, (Kind, BoxError)> {
         let stream = self.dial().await?;
-        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let handshake = http1::handshake(stream).await;
         let (sender, driver) = handshake.map_err(|error| (Kind::Connect, error.into()))?;
         tokio::spawn(async move {
             let _ = driver.await; // whoever has an exchange on it gets the error
@@ -94,7 +109,7 @@ impl Connections {
             return Ok(sender.clone());
         }
         let stream = self.dial().await?;
-        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let handshake = http2::handshake(TokioExecutor::new(), stream).await;
         let (sender, driver) = handshake.map_err(|error| (Kind::Connect, error.into()))?;
         tokio::spawn(async move {
             let _ = driver.await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::BoxError;
-use http::uri::{PathAndQuery, Uri};
+use http::uri::{PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use tower_service::Service;
@@ -15,6 +15,7 @@ use tower_service::Service;
 use crate::client::connections::{Connections, UpstreamBody};
 use crate::client::error::{HttpError, Kind};
 use crate::client::headers::strip_hop_by_hop;
+use crate::client::tls::{Tls, TlsConfig};
 use crate::endpoint::Endpoint;
 
 /// A request body of any kind, in a box, so that all requests can share connections.
@@ -29,13 +30,14 @@ pub struct HttpEndpoint {
 #[derive(Debug)]
 struct Inner {
     base: Base,
-    http2: bool,
+    at: HttpUrl,
     connections: Arc<Connections>,
 }
 
 /// What a request gets of the endpoint's URL.
 #[derive(Debug)]
 struct Base {
+    scheme: Scheme,
     host: HeaderValue,
     authority: http::uri::Authority,
     /// Without a slash at its end.
@@ -44,15 +46,16 @@ struct Base {
 
 impl Endpoint<HttpUrl> {
     /// An endpoint at a URL such as `http://10.0.0.1:8000` or `http://models/base`; its name is that URL. A request's
-    /// path and query go behind the path of the URL.
+    /// path and query go behind the path of the URL. `https://` needs the feature `tls`.
     ///
     /// A URL that cannot be used is reported by `build`, together with all other problems.
     pub fn new(url: impl AsRef<str>) -> Self {
         let url = url.as_ref();
-        Self::with_service(url, HttpUrl { url: url.to_owned(), http2: false, connect_to: None })
+        Self::with_service(url, HttpUrl { url: url.to_owned(), http2: false, connect_to: None, tls: None })
     }
 
-    /// Whether to speak HTTP/2 to it from the first byte (prior knowledge). Default: HTTP/1.1.
+    /// Whether to speak HTTP/2 to it: from the first byte (prior knowledge), or over TLS if the server agrees by ALPN,
+    /// and not at all if it does not. Default: HTTP/1.1.
     pub fn http2(mut self, http2: bool) -> Self {
         self.service.http2 = http2;
         self
@@ -69,16 +72,22 @@ impl Endpoint<HttpUrl> {
 pub struct HttpUrl {
     pub(crate) url: String,
     http2: bool,
-    /// Where to connect to in place of the URL's host.
+    /// The address of the URL's host, if it is known; the port is that of the URL.
     pub(crate) connect_to: Option<SocketAddr>,
+    pub(crate) tls: Option<TlsConfig>,
 }
 
 impl HttpEndpoint {
     /// Another server of an endpoint, such as an exporter: at a URL, where `{host}` is the endpoint's own.
     pub(crate) fn beside(endpoint: &Self, url: &str) -> Option<Self> {
-        let host = endpoint.inner.connections.address().rsplit_once(':')?.0;
-        let at = HttpUrl { url: url.replace("{host}", host), http2: false, connect_to: None };
-        Self::new(&at, endpoint.inner.connections.connect_timeout())
+        let Inner { base, at, connections } = &*endpoint.inner;
+        let at = HttpUrl {
+            url: url.replace("{host}", base.authority.host()),
+            http2: false,
+            connect_to: at.connect_to.filter(|_| url.contains("{host}")),
+            tls: at.tls.clone().filter(|_| url.starts_with("https:")),
+        };
+        Self::new(&at, connections.connect_timeout())
             .inspect_err(|problem| tracing::warn!(problem, "a probe cannot be sent"))
             .ok()
     }
@@ -86,24 +95,31 @@ impl HttpEndpoint {
     fn new(at: &HttpUrl, connect_timeout: Duration) -> Result<Self, String> {
         let url = &at.url;
         let uri: Uri = url.parse().map_err(|error| format!("endpoint {url:?} is no URL: {error}"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => return Err(format!("endpoint {url:?} is https: TLS is not supported yet, use http")),
+        let (scheme, port) = match uri.scheme_str() {
+            Some("http") if at.tls.is_some() => return Err(format!("endpoint {url:?} has tls but is http: use https")),
+            Some("http") => (Scheme::HTTP, 80),
+            Some("https") => (Scheme::HTTPS, 443),
             _ => return Err(format!("endpoint {url:?} has no scheme: http://host:port")),
-        }
+        };
         let authority = uri.authority().cloned().ok_or_else(|| format!("endpoint {url:?} has no host"))?;
         if authority.as_str().contains('@') || uri.query().is_some() {
             return Err(format!("endpoint {url:?} has credentials or a query: only host, port and path"));
         }
         let host = HeaderValue::from_str(authority.as_str()).map_err(|_| format!("endpoint {url:?} has a bad host"))?;
-        let address = at.connect_to.map_or_else(
-            || format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80)),
-            |address| address.to_string(),
-        );
+        let port = authority.port_u16().unwrap_or(port);
+        let address = match at.connect_to {
+            None => format!("{}:{port}", authority.host()),
+            Some(mut address) => {
+                address.set_port(port);
+                address.to_string()
+            }
+        };
+        let tls = (scheme == Scheme::HTTPS).then(|| Tls::new(at.tls.as_ref(), authority.host(), at.http2));
+        let tls = tls.transpose().map_err(|problem| format!("endpoint {url:?} {problem}"))?;
         let path = uri.path().trim_end_matches('/').to_owned();
-        let connections = Arc::new(Connections::new(address, connect_timeout));
-        let base = Base { host, authority, path };
-        Ok(Self { inner: Arc::new(Inner { base, http2: at.http2, connections }) })
+        let connections = Arc::new(Connections::new(address, connect_timeout, tls));
+        let base = Base { scheme, host, authority, path };
+        Ok(Self { inner: Arc::new(Inner { base, at: at.clone(), connections }) })
     }
 }
 
@@ -117,12 +133,13 @@ impl Inner {
             let rest = original.path_and_query().map_or("/", PathAndQuery::as_str);
             PathAndQuery::try_from(format!("{}{rest}", self.base.path))?
         };
-        *request.uri_mut() = if self.http2 {
-            Uri::builder().scheme("http").authority(self.base.authority.clone()).path_and_query(target).build()?
+        *request.uri_mut() = if self.at.http2 {
+            let (scheme, authority) = (self.base.scheme.clone(), self.base.authority.clone());
+            Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build()?
         } else {
             Uri::from(target)
         };
-        if self.http2 {
+        if self.at.http2 {
             request.headers_mut().remove(header::HOST); // `:authority` says it
             *request.version_mut() = Version::HTTP_2;
         } else {
@@ -138,7 +155,7 @@ impl Inner {
             *request.uri_mut() = original.clone();
             HttpError::undispatched(kind, source, request)
         };
-        let response = if self.http2 {
+        let response = if self.at.http2 {
             let mut sender = match self.connections.http2().await {
                 Ok(sender) => sender,
                 Err(error) => return Err(undispatched(error, request)),
@@ -216,5 +233,36 @@ impl Future for HttpFuture {
 impl std::fmt::Debug for HttpFuture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("HttpFuture")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(url: &str, connect_to: Option<SocketAddr>) -> Result<Endpoint<HttpEndpoint>, String> {
+        let mut endpoint = Endpoint::new(url);
+        endpoint.service.connect_to = connect_to;
+        endpoint.resolve(Duration::MAX)
+    }
+
+    #[test]
+    fn the_port_is_that_of_the_url_also_where_the_address_is_known() {
+        let known = Some(SocketAddr::from(([10, 0, 0, 1], 1)));
+        let mut urls = vec![("http://a", "10.0.0.1:80"), ("http://a:8000/b", "10.0.0.1:8000")];
+        if cfg!(feature = "tls") {
+            urls.extend([("https://a", "10.0.0.1:443"), ("https://a:80", "10.0.0.1:80")]);
+        }
+        for (url, address) in urls {
+            let endpoint = resolve(url, known).expect("valid");
+            assert_eq!(endpoint.service.inner.connections.address(), address);
+        }
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[test]
+    fn without_tls_a_url_that_needs_it_names_the_feature() {
+        let problem = resolve("https://a", None).expect_err("no TLS");
+        assert!(problem.contains("feature `tls`"), "{problem}");
     }
 }

@@ -23,6 +23,12 @@ pub(crate) enum Kind {
     Connect,
     #[error("connecting to the upstream took too long")]
     ConnectTimeout,
+    #[cfg(feature = "tls")]
+    #[error("no TLS session with the upstream came about")]
+    Tls,
+    #[cfg(feature = "tls")]
+    #[error("the upstream does not offer the HTTP version asked for over TLS")]
+    Alpn,
     #[error("the upstream closed the connection before it took the request")]
     Closed,
     #[error("the upstream broke off or did not speak HTTP")]
@@ -40,10 +46,10 @@ impl HttpError {
         Self { kind: Kind::Exchange, source: Some(source.into()), request: Mutex::new(None) }
     }
 
-    /// Whether no connection came about: nothing was sent.
+    /// Whether no connection came about, or no TLS session on it: nothing was sent.
     #[must_use]
     pub const fn is_connect(&self) -> bool {
-        matches!(self.kind, Kind::Connect | Kind::ConnectTimeout)
+        !matches!(self.kind, Kind::Closed | Kind::Exchange)
     }
 
     /// Whether it took too long.

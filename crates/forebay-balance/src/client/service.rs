@@ -55,7 +55,7 @@ impl Balance<HttpEndpoint, Redial> {
 }
 
 impl BalanceBuilder<HttpUrl, Http> {
-    /// How long a TCP connection may take to come about before the request goes elsewhere. Default 1 s.
+    /// How long a connection, with its TLS handshake, may take to come about before the request goes elsewhere. Default 1 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.kind.connect_timeout = timeout;
         self
