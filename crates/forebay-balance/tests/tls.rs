@@ -13,7 +13,7 @@ use forebay_balance::client::{HttpError, HttpUrl, TlsConfig};
 use forebay_balance::{Balance, Dns, Endpoint, HttpBalance, MetricsProbe};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -36,7 +36,12 @@ struct Authority {
 
 impl Authority {
     fn new() -> Self {
+        Self::named("the test's authority")
+    }
+
+    fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.self_signed(&key).expect("a root");
@@ -217,7 +222,7 @@ async fn http2_without_an_agreement_is_an_error_that_says_so() {
 
 #[tokio::test]
 async fn an_unknown_authority_a_wrong_name_and_an_old_certificate_get_no_request() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, stranger) = (Authority::new(), Authority::named("a stranger"));
     for (issuer, name, until) in
         [(&stranger, "localhost", 2999), (&authority, "other.example", 2999), (&authority, "localhost", 2020)]
     {
@@ -226,7 +231,8 @@ async fn an_unknown_authority_a_wrong_name_and_an_old_certificate_get_no_request
         assert!(error.to_string().contains("TLS"), "{error}");
         assert_eq!(server.served(), 0, "{name} {until}");
     }
-    let server = Server::start(stranger.server("localhost", 2999, &[])).await;
+    let impostor = Authority::new(); // of the same name
+    let server = Server::start(impostor.server("localhost", 2999, &[])).await;
     let own_beside_platform = TlsConfig::with_root_pem(authority.certificate.pem());
     goes_elsewhere(&authority, server.endpoint().tls(own_beside_platform)).await;
     assert_eq!(server.served(), 0);

@@ -259,6 +259,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_server_beside_it_is_at_the_same_address_unless_it_has_a_host_of_its_own() {
+        let known = Some(SocketAddr::from(([10, 0, 0, 1], 1)));
+        for (known, url, address) in [
+            (known, "http://{host}:9400", "10.0.0.1:9400"),
+            (known, "http://b:9400", "b:9400"),
+            (None, "http://{host}:9400", "[::1]:9400"),
+        ] {
+            let endpoint = resolve("http://[::1]:8000", known).expect("valid");
+            let beside = HttpEndpoint::beside(&endpoint.service, url).expect("valid");
+            assert_eq!(beside.inner.connections.address(), address);
+        }
+    }
+
     #[cfg(not(feature = "tls"))]
     #[test]
     fn without_tls_a_url_that_needs_it_names_the_feature() {
