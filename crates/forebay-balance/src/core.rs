@@ -1,5 +1,5 @@
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use forebay_core::{Class, Demand};
@@ -9,6 +9,7 @@ use crate::endpoint::EndpointId;
 use crate::metrics::{self, Labels};
 use crate::policy::Picker;
 use crate::rate::Rate;
+use crate::sync::{Mutex, MutexGuard};
 use crate::wait::{OnFull, Waiter};
 use crate::wakers::Wakers;
 

@@ -187,12 +187,15 @@ pub mod metrics;
 #[cfg(not(feature = "metrics"))]
 #[path = "no_metrics.rs"]
 mod metrics;
+#[cfg(all(test, any(forebay_loom, forebay_shuttle)))]
+mod models;
 mod permit;
 mod policy;
 pub mod probe;
 mod rate;
 mod redial;
 mod service;
+mod sync;
 mod wait;
 mod wakers;
 

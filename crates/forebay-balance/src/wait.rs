@@ -1,6 +1,6 @@
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::capacity::Place;
 use crate::core::Core;
 use crate::metrics;
 use crate::policy::Claim;
+use crate::sync::{Mutex, MutexGuard};
 
 /// What a request meets that has reserved no place and finds none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,17 +66,72 @@ impl Waiter {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Waits for a place to be reserved. Dropped at any point it leaves the queue, and a place that it was granted goes to
-/// the next.
+/// A place in the queue. Dropped at any point it is left, and a place that was granted goes to the next.
 #[derive(Debug)]
-pub(crate) struct Turn {
+pub(crate) struct Ticket {
     core: Arc<Core>,
     waiter: Arc<Waiter>,
+}
+
+impl Ticket {
+    /// Joins the queue; `front`: at its front. `None`: it has `len` already.
+    pub(crate) fn new(core: &Arc<Core>, class: Class, counted: bool, front: bool, len: usize) -> Option<Self> {
+        let waiter = Arc::new(Waiter { class, counted, state: Mutex::new(State::Waiting(None)) });
+        let joined = core.change(|ledger| {
+            let joins = ledger.waiting.len() < len;
+            if joins {
+                ledger.join(&waiter, front);
+                ledger.demand[class].queued += u64::from(counted);
+                ledger.picker.look_again(); // a place may have come free since it was looked for
+            }
+            joins
+        });
+        joined.then(|| Self { core: Arc::clone(core), waiter })
+    }
+
+    /// The place, once it was granted.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Place> {
+        let mut waker = Some(cx.waker().clone());
+        let mut state = self.waiter.lock();
+        match &mut *state {
+            State::Waiting(known) => std::mem::swap(known, &mut waker),
+            State::Granted(..) => {
+                if let State::Granted(place, waker) = std::mem::replace(&mut *state, State::Over) {
+                    drop(state);
+                    drop(waker);
+                    return Poll::Ready(place);
+                }
+            }
+            State::Over => {} // it was ready before
+        }
+        drop(state);
+        drop(waker); // outside the lock
+        Poll::Pending
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut ledger = self.core.ledger();
+        if matches!(&*self.waiter.lock(), State::Waiting(_)) {
+            ledger.leave(&self.waiter); // or else it left with its grant
+        }
+        ledger.demand[self.waiter.class].queued -= u64::from(self.waiter.counted);
+        drop(ledger);
+        let state = std::mem::replace(&mut *self.waiter.lock(), State::Over);
+        drop(state); // outside the locks: a place goes to the next
+    }
+}
+
+/// Waits for a place to be reserved, for so long.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    ticket: Ticket,
     until: Pin<Box<Sleep>>,
     /// What is said if that passes.
     late: Reason,
@@ -92,22 +148,13 @@ impl Turn {
         redeemer: bool,
     ) -> Option<Self> {
         let OnFull::Wait { len, timeout } = core.on_full else { return None };
-        let patience = Instant::now() + timeout;
+        let since = Instant::now();
+        let patience = since + timeout;
         let deadline = deadline.map(|deadline| Instant::from_std(deadline.instant())).filter(|at| *at < patience);
         let (until, late) = deadline.map_or((patience, Reason::AtCapacity), |at| (at, Reason::DeadlineExceeded));
-        let waiter = Arc::new(Waiter { class, counted, state: Mutex::new(State::Waiting(None)) });
-        let mut ledger = core.ledger();
-        if ledger.waiting.len() >= len {
-            return None;
-        }
-        ledger.join(&waiter, redeemer);
-        ledger.demand[class].queued += u64::from(counted);
-        drop(ledger);
+        let ticket = Ticket::new(core, class, counted, redeemer, len)?;
         core.keep_awake();
-        // A place may have come free since it was looked for.
-        core.change(|ledger| ledger.picker.look_again());
-        let (core, since) = (Arc::clone(core), Instant::now());
-        Some(Self { core, waiter, until: Box::pin(sleep_until(until)), late, since })
+        Some(Self { ticket, until: Box::pin(sleep_until(until)), late, since })
     }
 }
 
@@ -115,20 +162,9 @@ impl Future for Turn {
     type Output = Result<Place, Reason>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut waker = Some(cx.waker().clone());
-        let mut state = self.waiter.lock();
-        match &mut *state {
-            State::Waiting(known) => std::mem::swap(known, &mut waker),
-            State::Granted(..) => {
-                if let State::Granted(place, _) = std::mem::replace(&mut *state, State::Over) {
-                    drop(state);
-                    return Poll::Ready(Ok(place));
-                }
-            }
-            State::Over => return Poll::Pending, // it was ready before
+        if let Poll::Ready(place) = self.ticket.poll(cx) {
+            return Poll::Ready(Ok(place));
         }
-        drop(state);
-        drop(waker); // outside the lock
         let late = self.late;
         self.until.as_mut().poll(cx).map(|()| Err(late))
     }
@@ -137,13 +173,5 @@ impl Future for Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         metrics::waited(self.since.elapsed());
-        let mut ledger = self.core.ledger();
-        if matches!(&*self.waiter.lock(), State::Waiting(_)) {
-            ledger.leave(&self.waiter); // or else it left with its grant
-        }
-        ledger.demand[self.waiter.class].queued -= u64::from(self.waiter.counted);
-        drop(ledger);
-        let state = std::mem::replace(&mut *self.waiter.lock(), State::Over);
-        drop(state); // outside the locks: a place goes to the next
     }
 }

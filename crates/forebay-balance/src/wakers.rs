@@ -1,6 +1,8 @@
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Those to wake when a place may have come free: one for each layer that asked, so a handful.
 ///
