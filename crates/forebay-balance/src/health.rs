@@ -6,14 +6,24 @@ use std::time::Duration;
 /// (servers of large models load for minutes), then until [`down`](Self::down) failures running, and again after
 /// [`up`](Self::up) successes running. A check fails that has another status, or no answer in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 #[must_use]
 pub struct HttpCheck {
     pub(crate) path: String,
     pub(crate) statuses: std::ops::RangeInclusive<u16>,
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub(crate) interval: Duration,
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub(crate) timeout: Duration,
     pub(crate) up: u8,
     pub(crate) down: u8,
+}
+
+impl Default for HttpCheck {
+    /// A check of `/health`.
+    fn default() -> Self {
+        Self::new("/health")
+    }
 }
 
 impl HttpCheck {

@@ -157,6 +157,7 @@
 //! | `client` | `Balance::http()`: an HTTP/1.1 and HTTP/2 client as the endpoints; health checks, probes, DNS |
 //! | `metrics` | numbers for the `metrics` facade: `metrics::describe`, [`BalanceHandle`]`::record` |
 //! | `nvml` | the GPUs of this machine as a load report: `probe::nvml` |
+//! | `serde` | `Serialize` and `Deserialize` for [`Outlier`], [`SlowStart`], [`OnFull`], [`Pin`], `HttpCheck` and the like |
 //! | `tls` | `https://` endpoints: rustls with ring, the platform's roots or your own, certificates of ours |
 //! | `tower` | tower's `Discover` as a source of endpoints |
 //!

@@ -15,6 +15,7 @@ use crate::sync::{Mutex, MutexGuard};
 
 /// What a request meets that has reserved no place and finds none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum OnFull {
     /// It waits its turn, first come first served, at most `len` of them and each for `timeout` at most (or its
@@ -23,6 +24,7 @@ pub enum OnFull {
         /// The most that wait; more are refused.
         len: usize,
         /// The longest wait.
+        #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
         timeout: Duration,
     },
     /// It is refused at once.

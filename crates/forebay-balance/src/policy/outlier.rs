@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 /// At most half of a pool is ejected at a time, never the last endpoint. A busy endpoint is not a broken one: see the
 /// crate page. The shape is that of Envoy's outlier detection.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default, deny_unknown_fields))]
 #[non_exhaustive]
 pub struct Outlier {
     /// Errors in a row, at least 1. Default 5.
@@ -20,10 +21,13 @@ pub struct Outlier {
     /// Fewer exchanges than these tell nothing, at least 1. Default 20.
     pub min_requests: u32,
     /// How far back exchanges count, in ten steps; at least 10 ms. Default 10 s.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub window: Duration,
     /// The first ejection. Default 5 s.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub base: Duration,
     /// The longest ejection, at least `base`. Default 300 s.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub max: Duration,
 }
 

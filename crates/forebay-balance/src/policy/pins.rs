@@ -11,9 +11,11 @@ const MAX_PINS: usize = 65_536;
 /// where it is pinned a request goes elsewhere, as without a pin; if nothing there takes requests any more, the key is
 /// pinned anew. At most 65,536 keys are pinned at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[must_use]
 pub struct Pin {
     pub(super) to_group: bool,
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub(super) linger: Duration,
 }
 

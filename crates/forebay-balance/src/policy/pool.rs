@@ -6,6 +6,7 @@ use super::weight::UNIT;
 
 /// By what an endpoint is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Policy {
     /// The least load for the weight, of all: exact weighted least connections. O(log endpoints).
@@ -19,6 +20,7 @@ pub enum Policy {
 
 /// What is added to the load before it is divided by the weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Offset {
     /// Nothing, as in nginx.

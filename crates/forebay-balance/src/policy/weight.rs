@@ -6,14 +6,23 @@ pub(super) const UNIT: u32 = 256;
 /// Brings a new or recovered endpoint in step by step: its weight is multiplied by
 /// `max(0.1, p^(1/aggression))`, where `p` is the part of the window that has passed (as in Envoy's slow start).
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields))]
 #[non_exhaustive]
 pub struct SlowStart {
     /// How long it takes, more than 0.
+    #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub window: Duration,
     /// 1: linear; above: faster at first; below: slower at first. More than 0. Default 1.
+    #[cfg_attr(feature = "serde", serde(default = "linear"))]
     pub aggression: f32,
     /// So many exchanges must have ended well, too: `p = min(t/window, (done + 1)/n)`. Default 0: none.
+    #[cfg_attr(feature = "serde", serde(default))]
     pub after_completions: u32,
+}
+
+#[cfg(feature = "serde")]
+const fn linear() -> f32 {
+    1.0
 }
 
 impl SlowStart {
