@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use crate::core::{Core, Ledger, now};
+use crate::ledger::{Core, Ledger, now};
 
 /// Wakes those who wait when time alone opens a place: an ejection or a pause is over. Without anybody who waits there
 /// is no alarm, as each pick looks at the clock itself; and none outside a tokio runtime.

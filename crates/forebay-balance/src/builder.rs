@@ -11,11 +11,11 @@ use futures_core::Stream;
 use http::{HeaderMap, StatusCode};
 use tokio::runtime::Handle;
 
-use crate::core::{Core, now};
 use crate::discover::{Background, Change, Source, follow, source};
 use crate::endpoint::{DEFAULT_POOL, Endpoint};
 use crate::gpu::GpuTable;
 use crate::handle::BalanceHandle;
+use crate::ledger::{Core, now};
 use crate::members::Members;
 use crate::policy::{Guest, Offset, Outlier, Picker, Pin, Policy, Route, Routes, Settings, SlowStart};
 use crate::redial::{NoRedial, RedialMode};

@@ -4,7 +4,7 @@ use std::task::Waker;
 use forebay_core::{CapacitySignal, Class, Places, Reservation, Subscription};
 use http::Extensions;
 
-use crate::core::{Core, now};
+use crate::ledger::{Core, now};
 use crate::policy::Claim;
 
 /// The places of a [`Balance`](crate::Balance), to be reserved before an endpoint is chosen.

@@ -4,8 +4,8 @@ use std::time::Duration;
 use forebay_core::{Demand, DemandSource, Outcome, Places, ReplicaState};
 
 use crate::capacity::Capacity;
-use crate::core::{Core, Ledger, now};
 use crate::endpoint::EndpointId;
+use crate::ledger::{Core, Ledger, now};
 use crate::policy::{Check, EndpointState, Heard, New};
 use crate::probe::Verdict;
 

@@ -173,7 +173,7 @@ mod builder;
 mod capacity;
 #[cfg(feature = "client")]
 pub mod client;
-mod core;
+
 mod discover;
 mod endpoint;
 mod fleet;
@@ -182,6 +182,7 @@ mod gpu;
 mod handle;
 #[cfg(feature = "client")]
 mod health;
+mod ledger;
 mod members;
 #[cfg(feature = "metrics")]
 pub mod metrics;

@@ -5,9 +5,9 @@ use arc_swap::ArcSwap;
 use forebay_core::ConfigError;
 
 use crate::affinity::rendezvous::id_hash;
-use crate::core::{Core, now};
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::gpu::GpuTable;
+use crate::ledger::{Core, now};
 use crate::metrics::Meter;
 use crate::policy::New;
 

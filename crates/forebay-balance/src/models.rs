@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use forebay_core::{BodyGuard as _, CapacitySignal as _, Class, Outcome, Reservation};
 
 use crate::capacity::{Capacity, Place};
-use crate::core::{Core, now};
+use crate::ledger::{Core, now};
 use crate::permit::{Permit, Who};
 use crate::policy::{New, Picker, Routes, Settings};
 use crate::wait::{OnFull, Ticket};

@@ -5,7 +5,7 @@ use forebay_core::{BodyGuard, Class, Outcome};
 use http::{HeaderMap, StatusCode, header};
 
 use crate::capacity::Place;
-use crate::core::{Core, now};
+use crate::ledger::{Core, now};
 use crate::metrics::Meter;
 use crate::policy::{self, Ended, PickError, PickReason};
 
@@ -44,7 +44,7 @@ impl Permit {
     pub(crate) fn pick(core: &Arc<Core>, reserved: Option<Place>, who: Who) -> Result<Self, PickError> {
         let started = now();
         let ask = policy::Ask { class: who.class, claim: reserved.as_ref().map(Place::claim), key: who.key };
-        let pick = |ledger: &mut crate::core::Ledger| {
+        let pick = |ledger: &mut crate::ledger::Ledger| {
             let picked = ledger.picker.pick(ask, &[], started);
             if who.counted && picked.is_ok() {
                 ledger.demand[who.class].in_flight += 1;

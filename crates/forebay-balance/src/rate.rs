@@ -32,7 +32,7 @@ mod tests {
 
     #[test]
     fn r7_who_is_refused_comes_back_when_the_queue_is_served() {
-        let start = crate::core::now();
+        let start = crate::ledger::now();
         let mut rate = Rate::default();
         assert_eq!(rate.retry_after(1000), Duration::from_secs(1), "nothing is known yet");
         for tenth in 0..=20 {

@@ -11,12 +11,12 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::builder::{BalanceBuilder, Classify};
-use crate::core::Core;
 use crate::discover::{Background, Change};
 use crate::endpoint::Endpoint;
 use crate::fleet::Fleet;
 use crate::future::ResponseFuture;
 use crate::handle::{BalanceHandle, Control};
+use crate::ledger::Core;
 use crate::members::Members;
 use crate::permit::Permit;
 use crate::redial::{NoRedial, RedialMode, RedialPolicy};

@@ -8,7 +8,7 @@ use forebay_core::{Class, Deadline, Reason};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::capacity::Place;
-use crate::core::Core;
+use crate::ledger::Core;
 use crate::metrics;
 use crate::policy::Claim;
 use crate::sync::{Mutex, MutexGuard};

@@ -13,8 +13,8 @@ use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
 
 use crate::client::endpoint::HttpEndpoint;
-use crate::core::{Core, now};
 use crate::health::HttpCheck;
+use crate::ledger::{Core, now};
 use crate::members::Node;
 use crate::metrics;
 use crate::policy::Heard;

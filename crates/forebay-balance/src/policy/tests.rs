@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use forebay_core::{Class, Outcome, Places};
 
 use super::*;
-use crate::core::now;
+use crate::ledger::now;
 
 fn new(weight: u16, max_concurrency: Option<u32>) -> New {
     New { pool: 0, weight, max_concurrency, checked: false, probed: false, id_hash: u64::from(weight), group_hash: 0 }
