@@ -271,6 +271,20 @@ async fn both_protocols_carry_requests_whole_and_without_hop_by_hop_fields() {
     assert_eq!((empty.status().as_u16(), handle.snapshot()[0].in_flight), (204, 0), "no body, so over at the head");
 }
 
+#[tokio::test]
+async fn r48_the_clients_host_is_kept_where_it_is_wanted_also_when_sent_again() {
+    let url = axum_server().await;
+    for http2 in [false, true] {
+        let refuses = Endpoint::new(refusing().await).weight(1000);
+        let serves = Endpoint::new(&url).http2(http2).preserve_host(true);
+        let balance = Balance::http().endpoint(refuses).endpoint(serves).build().expect("valid");
+        let request =
+            Request::post("/v1").header("host", "tenant.example").body(Full::new(Bytes::new())).expect("valid");
+        let answer = text(balance.oneshot(request).await.expect("served")).await;
+        assert!(String::from_utf8_lossy(&answer).contains("host=tenant.example"), "{answer:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_exchanges_with_cancels_leave_no_count() {
     let url = axum_server().await;

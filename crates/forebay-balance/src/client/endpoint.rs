@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::BoxError;
-use http::uri::{PathAndQuery, Scheme, Uri};
+use http::uri::{Authority, PathAndQuery, Scheme, Uri};
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use tower_service::Service;
@@ -39,9 +39,35 @@ struct Inner {
 struct Base {
     scheme: Scheme,
     host: HeaderValue,
-    authority: http::uri::Authority,
+    authority: Authority,
     /// Without a slash at its end.
     path: String,
+}
+
+/// What a request was before it was addressed to an endpoint.
+#[derive(Debug)]
+struct Original {
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+}
+
+impl Original {
+    /// Whom the client asked for: the `Host` field, or the authority of its URI (HTTP/2).
+    fn authority(&self) -> Option<Authority> {
+        let host = self.host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        host.or_else(|| self.uri.authority().cloned())
+    }
+
+    /// A request that is handed back is as it came.
+    fn restore(&self, request: &mut Request<ClientBody>) {
+        request.uri_mut().clone_from(&self.uri);
+        *request.version_mut() = self.version;
+        match &self.host {
+            Some(host) => drop(request.headers_mut().insert(header::HOST, host.clone())),
+            None => drop(request.headers_mut().remove(header::HOST)),
+        }
+    }
 }
 
 impl Endpoint<HttpUrl> {
@@ -51,13 +77,22 @@ impl Endpoint<HttpUrl> {
     /// A URL that cannot be used is reported by `build`, together with all other problems.
     pub fn new(url: impl AsRef<str>) -> Self {
         let url = url.as_ref();
-        Self::with_service(url, HttpUrl { url: url.to_owned(), http2: false, connect_to: None, tls: None })
+        Self::with_service(
+            url,
+            HttpUrl { url: url.to_owned(), http2: false, preserve_host: false, connect_to: None, tls: None },
+        )
     }
 
     /// Whether to speak HTTP/2 to it: from the first byte (prior knowledge), or over TLS if the server agrees by ALPN,
     /// and not at all if it does not. Default: HTTP/1.1.
     pub fn http2(mut self, http2: bool) -> Self {
         self.service.http2 = http2;
+        self
+    }
+
+    /// Whether it sees the host that the client asked for, as virtual hosts need. Default: the host of its URL.
+    pub fn preserve_host(mut self, preserve: bool) -> Self {
+        self.service.preserve_host = preserve;
         self
     }
 
@@ -72,6 +107,7 @@ impl Endpoint<HttpUrl> {
 pub struct HttpUrl {
     pub(crate) url: String,
     http2: bool,
+    preserve_host: bool,
     /// The address of the URL's host, if it is known; the port is that of the URL.
     pub(crate) connect_to: Option<SocketAddr>,
     pub(crate) tls: Option<TlsConfig>,
@@ -84,6 +120,7 @@ impl HttpEndpoint {
         let at = HttpUrl {
             url: url.replace("{host}", base.authority.host()),
             http2: false,
+            preserve_host: false,
             connect_to: at.connect_to.filter(|_| url.contains("{host}")),
             tls: at.tls.clone().filter(|_| url.starts_with("https:")),
         };
@@ -125,34 +162,34 @@ impl HttpEndpoint {
 
 impl Inner {
     /// Turns the request to this endpoint; what it was goes back with [`Original::restore`].
-    fn address(&self, request: &mut Request<ClientBody>) -> Result<Uri, http::Error> {
-        let original = request.uri().clone();
+    fn address(&self, request: &mut Request<ClientBody>) -> Result<Original, http::Error> {
+        let host = request.headers().get(header::HOST).cloned();
+        let original = Original { uri: request.uri().clone(), version: request.version(), host };
         let target = if self.base.path.is_empty() {
-            original.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
+            original.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
         } else {
-            let rest = original.path_and_query().map_or("/", PathAndQuery::as_str);
+            let rest = original.uri.path_and_query().map_or("/", PathAndQuery::as_str);
             PathAndQuery::try_from(format!("{}{rest}", self.base.path))?
         };
+        let kept = if self.at.preserve_host { original.authority() } else { None };
         *request.uri_mut() = if self.at.http2 {
-            let (scheme, authority) = (self.base.scheme.clone(), self.base.authority.clone());
-            Uri::builder().scheme(scheme).authority(authority).path_and_query(target).build()?
-        } else {
-            Uri::from(target)
-        };
-        if self.at.http2 {
+            let authority = kept.unwrap_or_else(|| self.base.authority.clone());
             request.headers_mut().remove(header::HOST); // `:authority` says it
             *request.version_mut() = Version::HTTP_2;
+            Uri::builder().scheme(self.base.scheme.clone()).authority(authority).path_and_query(target).build()?
         } else {
-            request.headers_mut().insert(header::HOST, self.base.host.clone());
+            let host = kept.and_then(|kept| HeaderValue::from_str(kept.as_str()).ok());
+            request.headers_mut().insert(header::HOST, host.unwrap_or_else(|| self.base.host.clone()));
             *request.version_mut() = Version::HTTP_11;
-        }
+            Uri::from(target)
+        };
         Ok(original)
     }
 
     async fn exchange(&self, mut request: Request<ClientBody>) -> Result<Response<UpstreamBody>, HttpError> {
         let original = self.address(&mut request).map_err(HttpError::exchange)?;
         let undispatched = |(kind, source): (Kind, BoxError), mut request: Request<ClientBody>| {
-            *request.uri_mut() = original.clone();
+            original.restore(&mut request);
             HttpError::undispatched(kind, source, request)
         };
         let response = if self.at.http2 {
