@@ -82,7 +82,7 @@ impl Ask {
     }
 
     fn who(&self) -> Who {
-        Who { class: self.class, key: self.affinity.map(|key| key.0), counted: true }
+        Who { class: self.class, key: self.affinity.map(|key| key.0), counted: true, new: true }
     }
 }
 
@@ -138,7 +138,7 @@ impl<S: Clone> Fleet<S> {
     /// All are full, or none takes requests.
     pub fn pick(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
         let ask = ask.into();
-        self.take(None, &ask).map_err(|error| self.refusal(error))
+        self.take(None, &ask, true).map_err(|error| self.refusal(&ask, error))
     }
 
     /// As [`pick`](Self::pick), but waits for a place, in the order of coming, where
@@ -153,7 +153,7 @@ impl<S: Clone> Fleet<S> {
     /// Dropped, it leaves the queue, and a place that it was given goes to the next.
     pub async fn wait(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
         let ask = ask.into();
-        let mut refused = match self.take(None, &ask) {
+        let mut refused = match self.take(None, &ask, true) {
             Ok(pick) => return Ok(pick),
             Err(error) => error,
         };
@@ -162,34 +162,38 @@ impl<S: Clone> Fleet<S> {
             let Some(turn) = Turn::new(&self.shared.core, ask.class, true, ask.deadline, redeemer) else { break };
             let place = match turn.await {
                 Ok(place) => place,
-                Err(Reason::DeadlineExceeded) => return Err(PickError::DeadlineExceeded),
+                Err(Reason::DeadlineExceeded) => {
+                    self.shared.core.ledger().demand[ask.class].shed += 1;
+                    return Err(PickError::DeadlineExceeded);
+                }
                 Err(_) => break,
             };
-            match self.take(Some(place), &ask) {
+            match self.take(Some(place), &ask, false) {
                 Ok(pick) => return Ok(pick),
                 Err(error) => (refused, redeemer) = (error, true),
             }
         }
-        Err(self.refusal(refused))
+        Err(self.refusal(&ask, refused))
     }
 
-    fn take(&self, place: Option<Place>, ask: &Ask) -> Result<Pick<S>, policy::PickError> {
-        let mut permit = Permit::pick(&self.shared.core, place, ask.who())?;
+    fn take(&self, place: Option<Place>, ask: &Ask, new: bool) -> Result<Pick<S>, policy::PickError> {
+        let mut permit = Permit::pick(&self.shared.core, place, Who { new, ..ask.who() })?;
         let reason = permit.reason();
         match self.shared.members.get(permit.index()) {
             Some((endpoint, service, meter)) => {
                 permit.bind(meter);
                 Ok(Pick { service, endpoint, permit, reason })
             }
-            None => self.take(None, ask), // it was removed since it was picked, and is not picked again
+            None => self.take(None, ask, false), // it was removed since it was picked, and is not picked again
         }
     }
 
-    fn refusal(&self, error: policy::PickError) -> PickError {
+    fn refusal(&self, ask: &Ask, error: policy::PickError) -> PickError {
+        let mut ledger = self.shared.core.ledger();
+        ledger.demand[ask.class].shed += 1;
         match error {
             policy::PickError::NoEndpoint => PickError::NoEndpoint,
             policy::PickError::AtCapacity => {
-                let ledger = self.shared.core.ledger();
                 PickError::AtCapacity { retry_after: ledger.releases.retry_after(ledger.waiting.len()) }
             }
         }
@@ -224,6 +228,8 @@ mod tests {
         drop(picks); // cancelled
         let counts = handle.snapshot();
         assert!(counts.iter().all(|endpoint| endpoint.in_flight == 0));
+        let demand = forebay_core::DemandSource::demand(&handle).total();
+        assert_eq!((demand.offered, demand.shed, demand.done, demand.in_flight), (4, 1, 2, 0));
         assert_eq!((counts[0].success, counts[1].overload, counts[0].cancelled), (1, 1, 1));
     }
 }

@@ -90,12 +90,11 @@ impl<S: Service<Request<B>> + Clone, R, B> ResponseFuture<S, R, B> {
             class: extensions.get::<Class>().copied().unwrap_or_default(),
             key: extensions.get::<AffinityKey>().map(|key| key.0),
             counted: extensions.get::<Counted>().is_none(),
+            new: true,
         };
         let deadline = extensions.get::<Deadline>().copied();
-        if who.counted {
-            shared.core.ledger().demand[who.class].offered += 1;
-        }
         let picked = Permit::pick(&shared.core, reserved, who);
+        let who = Who { new: false, ..who };
         let mut future = Self {
             shared,
             request: Some(request),

@@ -37,6 +37,8 @@ pub(crate) struct Who {
     pub(crate) key: Option<u64>,
     /// Whether it is counted here.
     pub(crate) counted: bool,
+    /// Whether it asks for the first time.
+    pub(crate) new: bool,
 }
 
 impl Permit {
@@ -46,8 +48,10 @@ impl Permit {
         let ask = policy::Ask { class: who.class, claim: reserved.as_ref().map(Place::claim), key: who.key };
         let pick = |ledger: &mut crate::ledger::Ledger| {
             let picked = ledger.picker.pick(ask, &[], started);
-            if who.counted && picked.is_ok() {
-                ledger.demand[who.class].in_flight += 1;
+            if who.counted {
+                let demand = &mut ledger.demand[who.class];
+                demand.offered += u64::from(who.new);
+                demand.in_flight += u64::from(picked.is_ok());
             }
             picked
         };
