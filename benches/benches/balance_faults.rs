@@ -12,8 +12,8 @@
 use std::time::Duration;
 
 use forebay_balance::{Balance, Endpoint, OnFull};
-use forebay_benches::balance::Mock;
-use forebay_benches::{Goal, Load, Measured, OpenLoad, Report, Server, Target, haproxy, nginx_with, offer, run};
+use forebay_benches::balance::{Mock, Proxy, in_turns};
+use forebay_benches::{Goal, Load, Measured, OpenLoad, Report, Target, haproxy, nginx_with, offer, run};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -26,25 +26,6 @@ const OURS: [&str; 2] = ["forebay", "forebay late"];
 
 /// No proxy at all.
 const CENTRAL: &str = "one backend of all slots";
-
-/// A proxy, or the name of one that is not installed.
-struct Proxy {
-    name: &'static str,
-    target: Option<Target>,
-    _server: Option<Server>,
-}
-
-impl Proxy {
-    fn process(name: &'static str, server: Option<Server>) -> Self {
-        let target = server.as_ref().map(|server| Target { address: server.address.clone(), pid: server.pid() });
-        Self { name, target, _server: server }
-    }
-}
-
-/// Something that listens in this process.
-fn here(address: String) -> Target {
-    Target { address, pid: std::process::id() }
-}
 
 async fn ours(name: &'static str, fleet: &[Mock], late: bool) -> Proxy {
     let add = |builder: forebay_balance::client::HttpBalanceBuilder, mock: &Mock| {
@@ -61,7 +42,7 @@ async fn ours(name: &'static str, fleet: &[Mock], late: bool) -> Proxy {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     tokio::spawn(async move { axum::serve(listener, app).await });
-    Proxy { name, target: Some(here(address)), _server: None }
+    Proxy::here(name, address)
 }
 
 async fn proxies(fleet: &[Mock]) -> Vec<Proxy> {
@@ -75,23 +56,6 @@ async fn proxies(fleet: &[Mock]) -> Vec<Proxy> {
         Proxy::process("nginx, again, max_fails=0", nginx_with(&backends, again, "max_fails=0")),
         Proxy::process("HAProxy", haproxy(&backends)),
     ]
-}
-
-/// What each makes of a load, in turns.
-async fn in_turns(proxies: &[Proxy], load: impl AsyncFn(usize, &Target) -> Measured) -> Vec<Option<Measured>> {
-    let mut sums: Vec<Option<Measured>> = proxies.iter().map(|_| None).collect();
-    for round in 0..ROUNDS {
-        for turn in 0..proxies.len() {
-            let which = (turn + round) % proxies.len();
-            let Some(target) = &proxies[which].target else { continue };
-            let measured = load(round, target).await;
-            match &mut sums[which] {
-                Some(sum) => sum.add(&measured),
-                empty => *empty = Some(measured),
-            }
-        }
-    }
-    sums
 }
 
 fn show(report: &mut Report, kind: &str, proxies: &[Proxy], results: &[Option<Measured>]) {
@@ -126,7 +90,7 @@ async fn one_is_broken(report: &mut Report) {
     }
     let proxies = proxies(&fleet).await;
     let load = Load { connections: 24, time: Duration::from_millis(1500), body: "{}".into(), path: "/work" };
-    let results = in_turns(&proxies, async |_, target| run(&load, target).await).await;
+    let results = in_turns(&proxies, ROUNDS, async |_, target| run(&load, target).await).await;
     show(report, "one of four answers 503 at once", &proxies, &results);
     println!();
     for name in OURS {
@@ -182,14 +146,14 @@ async fn leavers(report: &mut Report, fleet: &[Mock], proxies: &[Proxy]) {
 async fn all_are_busy(report: &mut Report, fleet: &[Mock], mut proxies: Vec<Proxy>) {
     let slots: u32 = fleet.iter().map(|mock| mock.slots).sum();
     let central = Mock::start(slots, QUEUE * fleet.len() as u32, BUSY, 1.0).await;
-    proxies.push(Proxy { name: CENTRAL, target: Some(here(central.address)), _server: None });
+    proxies.push(Proxy::here(CENTRAL, central.address));
     for load in [0.9, 1.5] {
         let offered = async |round: usize, target: &Target| {
             let (per_second, time) = (load * f64::from(slots) / BUSY.as_secs_f64(), Duration::from_millis(1500));
             let load = OpenLoad { per_second, time, body: "{}".into(), path: "/work", seed: 1 + round as u64 };
             offer(&load, target).await
         };
-        let results = in_turns(&proxies, offered).await;
+        let results = in_turns(&proxies, ROUNDS, offered).await;
         let inherent = failed(&proxies, &results, CENTRAL);
         show(report, &format!("{load}x load"), &proxies, &results);
         println!();

@@ -1,10 +1,9 @@
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use crate::Server;
-use crate::server::{await_listener, installed};
+use crate::server::{await_listener, free_address, installed};
 
 /// Starts HAProxy with `leastconn` over `backends` (address, weight) on a free port; `None`: it is not installed.
 ///
@@ -14,7 +13,7 @@ use crate::server::{await_listener, installed};
 #[must_use]
 pub fn haproxy(backends: &[(String, u32)]) -> Option<Server> {
     let binary = installed("haproxy")?;
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let free = free_address();
     let mut configuration = format!(
         "defaults\n  mode http\n  timeout connect 1s\n  timeout client 60s\n  timeout server 60s\n\
          frontend bench\n  bind {free}\n  default_backend models\n\

@@ -9,6 +9,7 @@
 pub mod balance;
 mod cpu;
 mod haproxy;
+mod llm_routers;
 mod load;
 mod nginx;
 pub mod priority;
@@ -19,6 +20,7 @@ pub mod virtual_time;
 
 pub use cpu::{cpu_time, thread_cpu_time};
 pub use haproxy::haproxy;
+pub use llm_routers::{sglang_router, vllm_router};
 pub use load::{Load, Measured, OpenLoad, Target, offer, run};
 pub use nginx::{nginx, nginx_with};
 pub use report::{Goal, Report};

@@ -118,7 +118,7 @@ pub async fn run(load: &Load, target: &Target) -> Measured {
     Measured { done, errors, wall: started.elapsed(), cpu: crate::cpu_time(target.pid).saturating_sub(cpu), latency }
 }
 
-/// Offers `load` to `target`; its connections are used again. No answer within 20 s is an error.
+/// Offers `load` to `target`, until the last answer; its connections are used again. No answer within 20 s is an error.
 pub async fn offer(load: &OpenLoad, target: &Target) -> Measured {
     let request: Arc<str> = request(load.path, &load.body).into();
     let idle = Arc::new(Mutex::new(Vec::new()));
@@ -155,7 +155,7 @@ pub async fn offer(load: &OpenLoad, target: &Target) -> Measured {
             None => errors += 1,
         }
     }
-    Measured { done, errors, wall: load.time, cpu: crate::cpu_time(target.pid).saturating_sub(cpu), latency }
+    Measured { done, errors, wall: started.elapsed(), cpu: crate::cpu_time(target.pid).saturating_sub(cpu), latency }
 }
 
 async fn client(address: String, request: String, ends: Instant) -> (u64, u64, Histogram<u64>) {

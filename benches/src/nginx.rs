@@ -1,10 +1,9 @@
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use crate::Server;
-use crate::server::{await_listener, installed};
+use crate::server::{await_listener, free_address, installed};
 
 /// Starts nginx with `least_conn` over `backends` (address, weight) on a free port, with a directory of its own.
 ///
@@ -24,7 +23,7 @@ pub fn nginx(backends: &[(String, u32)]) -> Server {
 #[must_use]
 pub fn nginx_with(backends: &[(String, u32)], next_upstream: &str, parameters: &str) -> Option<Server> {
     let binary = installed("nginx")?;
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let free = free_address();
     let folder = env::temp_dir().join(format!("forebay-bench-nginx-{}", free.port()));
     fs::create_dir_all(&folder).expect("a temporary folder");
     let mut upstreams = String::new();
