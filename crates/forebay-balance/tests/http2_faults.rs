@@ -131,6 +131,7 @@ where
             let mut preface = [0; 24];
             if stream.read_exact(&mut preface).await.is_ok() {
                 assert_eq!(&preface, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+                stream.set_nodelay(true).expect("a socket");
                 let mut connection = Connection(stream);
                 connection.send(SETTINGS, 0, 0, &[]).await;
                 tokio::spawn(serve(connection, count.fetch_add(1, SeqCst)));
@@ -254,27 +255,57 @@ async fn r45_what_a_server_may_have_seen_is_a_502_and_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_goaway_lets_the_streams_that_it_covers_end() {
-    let (url, connections) = server(|mut connection, number| async move {
-        if number > 0 {
-            return connection.answer_all().await;
+async fn a_goaway_under_a_long_stream_lets_it_end_and_costs_the_next_request_nothing() {
+    let rest = Arc::new(Notify::new());
+    let go = Arc::clone(&rest);
+    let (url, connections) = server(move |mut connection, number| {
+        let rest = Arc::clone(&rest);
+        async move {
+            if number > 0 {
+                return connection.answer_all().await;
+            }
+            let Some(stream) = connection.request().await else { return };
+            connection.head(stream).await;
+            connection.go_away(stream, NO_ERROR).await;
+            connection.send(DATA, 0, stream, b"half").await;
+            rest.notified().await;
+            connection.send(DATA, END_STREAM, stream, b"half").await;
+            connection.answer_all().await;
         }
+    })
+    .await;
+    let (balance, handle) = balance(&[(&url, 1)], true);
+    let mut body = soon(balance.clone().oneshot(get("/"))).await.expect("a head").into_body();
+    assert_eq!(soon(body.frame()).await.expect("a frame").expect("data").into_data().expect("data"), "half");
+    let next = soon(balance.oneshot(get("/"))).await.expect("on a new connection, though there is one endpoint only");
+    assert_eq!(text(next).await, "ok");
+    assert_eq!((connections.load(SeqCst), handle.snapshot()[0].in_flight), (2, 1));
+    go.notify_one();
+    assert_eq!(soon(body.collect()).await.expect("the rest").to_bytes(), "half");
+    idle(&handle).await;
+    assert_eq!((handle.snapshot()[0].success, handle.snapshot()[0].error), (2, 0), "it did nothing wrong");
+}
+
+/// hyper may take no notice of a request that enters its channel just as the connection ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_ends_however_close_to_the_end_of_a_connection_it_is_sent() {
+    let (url, _) = server(|mut connection, _| async move {
         let Some(stream) = connection.request().await else { return };
         connection.head(stream).await;
-        connection.send(DATA, 0, stream, b"half").await;
         connection.go_away(stream, NO_ERROR).await;
-        tokio::task::yield_now().await;
-        connection.send(DATA, END_STREAM, stream, b"half").await;
+        connection.send(DATA, END_STREAM, stream, b"ok").await;
         connection.answer_all().await;
     })
     .await;
     let (balance, handle) = balance(&[(&url, 1)], true);
-    let first = soon(balance.clone().oneshot(get("/"))).await.expect("a head");
-    assert_eq!(text(first).await, "halfhalf");
-    assert_eq!(text(soon(balance.oneshot(get("/"))).await.expect("by a new connection")).await, "ok");
-    assert_eq!(connections.load(SeqCst), 2);
+    for _ in 0..1000 {
+        handle.clear(&url);
+        if let Ok(response) = soon(balance.clone().oneshot(get("/"))).await {
+            let _ = soon(response.into_body().collect()).await;
+        }
+    }
     idle(&handle).await;
-    assert_eq!((handle.snapshot()[0].success, handle.snapshot()[0].error), (2, 0));
+    assert!(handle.snapshot()[0].success > 900, "{:?}", handle.snapshot());
 }
 
 #[tokio::test]

@@ -102,20 +102,25 @@ impl Connections {
         Ok(sender)
     }
 
-    /// The shared HTTP/2 connection, dialled anew if it has closed.
-    pub(crate) async fn http2(&self) -> Result<http2::SendRequest<ClientBody>, (Kind, BoxError)> {
+    /// The shared HTTP/2 connection, dialled anew if it has closed, and whether it was.
+    pub(crate) async fn http2(self: &Arc<Self>) -> Result<(http2::SendRequest<ClientBody>, bool), (Kind, BoxError)> {
         let mut shared = self.shared.lock().await;
         if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+            return Ok((sender.clone(), false));
         }
         let stream = self.dial().await?;
         let handshake = http2::handshake(TokioExecutor::new(), stream).await;
         let (sender, driver) = handshake.map_err(|error| (Kind::Connect, error.into()))?;
+        let connections = Arc::downgrade(self);
         tokio::spawn(async move {
             let _ = driver.await;
+            // A request sent at this very moment may be left in the channel; the last sender to go hands it back.
+            if let Some(connections) = connections.upgrade() {
+                connections.shared.lock().await.take_if(|sender| sender.is_closed());
+            }
         });
         *shared = Some(sender.clone());
-        Ok(sender)
+        Ok((sender, true))
     }
 }
 

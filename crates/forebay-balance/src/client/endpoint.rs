@@ -193,19 +193,21 @@ impl Inner {
             HttpError::undispatched(kind, source, request)
         };
         let response = if self.at.http2 {
-            let mut sender = match self.connections.http2().await {
-                Ok(sender) => sender,
-                Err(error) => return Err(undispatched(error, request)),
-            };
-            match sender.try_send_request(request).await {
-                Ok(response) => response.map(|body| UpstreamBody::new(body, None)),
-                Err(mut error) => {
-                    let request = error.take_message();
-                    let error = error.into_error();
-                    return Err(match request {
-                        Some(request) => undispatched((Kind::Closed, error.into()), request),
-                        None => HttpError::exchange(error),
-                    });
+            loop {
+                let (mut sender, fresh) = match self.connections.http2().await {
+                    Ok(connection) => connection,
+                    Err(error) => return Err(undispatched(error, request)),
+                };
+                let response = sender.try_send_request(request);
+                drop(sender); // or a request left in a closed channel would wait for us, and we for it
+                match response.await {
+                    Ok(response) => break response.map(|body| UpstreamBody::new(body, None)),
+                    Err(mut error) => match error.take_message() {
+                        // The upstream went away from the shared connection: once more, at last on a fresh one.
+                        Some(back) if !fresh => request = back,
+                        Some(back) => return Err(undispatched((Kind::Closed, error.into_error().into()), back)),
+                        None => return Err(HttpError::exchange(error.into_error())),
+                    },
                 }
             }
         } else {
