@@ -57,7 +57,7 @@ impl Core {
             releases: Rate::default(),
             alarm: Alarm::default(),
         };
-        Self { ledger: Mutex::new(ledger), wakers: Wakers::default(), on_full, pools, labels: Labels::default() }
+        Self { ledger: Mutex::new(ledger), wakers: Wakers::default(), on_full, pools, labels: Labels::new() }
     }
 
     /// Only our own code runs under this lock, so a poisoned one is whole all the same.

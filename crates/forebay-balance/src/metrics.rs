@@ -38,6 +38,10 @@ pub fn describe() {
 pub(crate) struct Labels(Mutex<HashSet<EndpointId>>);
 
 impl Labels {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
     fn of(&self, id: &EndpointId) -> String {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.contains(id) || known.len() < MAX_ENDPOINTS && known.insert(id.clone()) {

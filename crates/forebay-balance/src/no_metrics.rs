@@ -7,11 +7,15 @@ use forebay_core::{Outcome, Reason};
 use crate::endpoint::EndpointId;
 use crate::policy::PickReason;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Labels;
 
 #[allow(clippy::unused_self)] // the signatures are those of its twin
 impl Labels {
+    pub(crate) const fn new() -> Self {
+        Self
+    }
+
     pub(crate) const fn meter(&self, _id: &EndpointId) -> Meter {
         Meter
     }
