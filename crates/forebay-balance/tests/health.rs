@@ -260,3 +260,36 @@ fn what_runs_in_the_background_needs_a_runtime_and_every_problem_is_named() {
         assert!(text.contains(named), "{named} in {text}");
     }
 }
+
+#[tokio::test]
+async fn r27_a_flapping_endpoint_stays_as_it_is_until_three_bad_or_two_good_run() {
+    const ANSWERS: &[u8] = b"gbbgbbgbbgbbgbbbgbgbgbgb"; // then good
+    const THIRD_BAD: usize = 16;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let app = axum::Router::new().route(
+        "/health",
+        get(move || async move {
+            match ANSWERS.get(count.fetch_add(1, SeqCst)) {
+                Some(b'b') => StatusCode::SERVICE_UNAVAILABLE,
+                _ => StatusCode::OK,
+            }
+        }),
+    );
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("bound"));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let (_balance, handle) =
+        Balance::http().endpoint(Endpoint::new(url)).health(often()).build_with_handle().expect("valid");
+    until(&handle, |first| first.state == EndpointState::Up).await;
+    let down = until(&handle, |first| {
+        first.state != EndpointState::Up || {
+            assert!(asked.load(SeqCst) <= ANSWERS.len(), "it was never down");
+            false
+        }
+    });
+    down.await;
+    assert!(asked.load(SeqCst) >= THIRD_BAD, "{} checks", asked.load(SeqCst));
+    until(&handle, |first| first.state == EndpointState::Up).await;
+    assert!(asked.load(SeqCst) >= ANSWERS.len() + 2, "{} checks", asked.load(SeqCst));
+}
