@@ -176,7 +176,7 @@ async fn r45_after_a_goaway_the_next_request_is_served_on_a_new_connection() {
 }
 
 #[tokio::test]
-async fn r45_a_goaway_before_the_request_costs_no_request() {
+async fn r45_a_goaway_before_the_request_costs_one_request_at_most() {
     let (url, _) = server(|mut connection, number| async move {
         if number % 2 == 0 {
             connection.go_away(0, NO_ERROR).await; // as servers do that shut down just now
