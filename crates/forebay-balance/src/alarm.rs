@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -43,16 +43,27 @@ impl Armed {
     /// It rings once; what is due then, or after it, sets the next. Nobody is kept alive by it.
     pub(crate) fn start(self, core: &Arc<Core>) {
         let Self { at, runtime } = self;
-        let core = Arc::downgrade(core);
+        let set = Set { core: Arc::downgrade(core), at };
         runtime.spawn(async move {
             tokio::time::sleep_until(at.into()).await;
-            let Some(core) = core.upgrade() else { return };
-            core.change(|ledger| {
-                if ledger.alarm.at == Some(at) {
-                    ledger.alarm.at = None;
-                }
-                ledger.picker.advance(now());
-            });
+            if let Some(core) = set.core.upgrade() {
+                drop(set); // it has rung
+                core.change(|ledger| ledger.picker.advance(now()));
+            }
         });
+    }
+}
+
+/// An alarm that is set. Dropped, it is not any more, also if its runtime has ended before: then another may be set.
+struct Set {
+    core: Weak<Core>,
+    at: Instant,
+}
+
+impl Drop for Set {
+    fn drop(&mut self) {
+        let Some(core) = self.core.upgrade() else { return };
+        let alarm = &mut core.ledger().alarm;
+        alarm.at = alarm.at.filter(|at| *at != self.at);
     }
 }

@@ -16,7 +16,7 @@ use crate::endpoint::{DEFAULT_POOL, Endpoint};
 use crate::gpu::GpuTable;
 use crate::handle::BalanceHandle;
 use crate::ledger::{Core, now};
-use crate::members::Members;
+use crate::members::{Members, check};
 use crate::policy::{Guest, Offset, Outlier, Picker, Pin, Policy, Route, Routes, Settings, SlowStart};
 use crate::redial::{NoRedial, RedialMode};
 use crate::service::{Balance, Shared};
@@ -254,17 +254,7 @@ impl Options {
         self.check(&mut problems);
         let pools = self.pools();
         let routes = self.routes(&pools, &mut problems);
-        for endpoint in &endpoints {
-            if !pools.contains(&endpoint.pool) {
-                problems.push(format!("endpoint {} pool {:?} is in no route", endpoint.id, endpoint.pool));
-            }
-        }
-        for (i, endpoint) in endpoints.iter().enumerate() {
-            endpoint.check(&self.gpus, &mut problems);
-            if endpoints[..i].iter().any(|other| other.id == endpoint.id) {
-                problems.push(format!("endpoint {} is in the list twice: once", endpoint.id));
-            }
-        }
+        problems.extend(check(&endpoints, &pools, &self.gpus));
         ConfigError::check(problems)?;
         let seed = RandomState::new().hash_one(0);
         let picker = Picker::new(self.settings, routes, pools.len(), seed, now());

@@ -6,7 +6,7 @@ use forebay_core::{Demand, DemandSource, Outcome, Places, ReplicaState};
 use crate::capacity::Capacity;
 use crate::endpoint::EndpointId;
 use crate::ledger::{Core, Ledger, now};
-use crate::policy::{Check, EndpointState, Heard, New};
+use crate::policy::{Check, EndpointState, Heard, Load, New, Slot};
 use crate::probe::Verdict;
 
 /// What a handle can do with a balancer, whatever its services are.
@@ -92,14 +92,12 @@ impl BalanceHandle {
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
         let mut ledger = self.core().ledger();
         ledger.picker.advance(now());
-        let known = ledger.ids.iter().enumerate().filter_map(|(index, id)| Some((index, id.clone()?)));
-        let slots: Vec<_> = known.map(|(index, id)| (id, ledger.picker.slot(index).clone())).collect();
-        drop(ledger);
-        let staying = slots.into_iter().filter(|(_, slot)| !slot.removed);
-        let snapshot = |(id, slot): (EndpointId, crate::policy::Slot)| {
+        let known = ledger.ids.iter().enumerate().filter_map(|(index, id)| Some((id.as_ref()?, index)));
+        let slots = known.map(|(id, index)| (id, ledger.picker.slot(index))).filter(|(_, slot)| !slot.removed);
+        let snapshot = |(id, slot): (&EndpointId, &Slot)| {
             let of = |outcome: Outcome| slot.outcomes[outcome as usize];
             EndpointSnapshot {
-                id,
+                id: id.clone(),
                 pool: Arc::clone(&self.core().pools[slot.pool]),
                 state: slot.state(),
                 weight: slot.base,
@@ -114,7 +112,7 @@ impl BalanceHandle {
                 cancelled: of(Outcome::Cancelled),
             }
         };
-        staying.map(snapshot).collect()
+        slots.map(snapshot).collect()
     }
 
     /// The pools now.
@@ -188,7 +186,8 @@ impl BalanceHandle {
     pub fn report(&self, id: &str, requests: Option<u32>, verdict: Verdict, valid: Duration) -> bool {
         self.change(id, |ledger, index| {
             let own_sent = ledger.picker.slot(index).own;
-            ledger.picker.heard(index, &Heard { requests, own_sent, verdict, valid }, now());
+            let load = requests.map_or(Load::Unknown, |requests| Load::Requests { requests, own_sent });
+            ledger.picker.heard(index, &Heard { load, verdict, valid }, now());
         })
     }
 

@@ -70,16 +70,10 @@ impl<S> Members<S> {
     ///
     /// A field that is out of range, or a pool that no route names.
     pub(crate) fn insert(&self, core: &Arc<Core>, endpoint: Endpoint<S>) -> Result<usize, ConfigError> {
-        let mut problems = Vec::new();
-        endpoint.check(&self.gpus, &mut problems);
+        ConfigError::check(check([&endpoint], &core.pools, &self.gpus))?;
         let pool = core.pools.iter().position(|pool| *pool == endpoint.pool);
-        if pool.is_none() {
-            let Endpoint { id, pool, .. } = &endpoint;
-            problems.push(format!("endpoint {id} pool {pool:?} is in no route: one of {:?}", core.pools));
-        }
-        ConfigError::check(problems)?;
         let new = New {
-            pool: pool.unwrap_or_default(),
+            pool: pool.unwrap_or_default(), // it is there, as was checked
             weight: endpoint.base_weight(&self.gpus),
             max_concurrency: endpoint.max_concurrency,
             checked: self.checked,
@@ -147,20 +141,9 @@ impl<S> Members<S> {
     ///
     /// Every problem of every endpoint, at once; then nothing is changed.
     pub(crate) fn replace(&self, core: &Arc<Core>, endpoints: Vec<Endpoint<S>>) -> Result<(), ConfigError> {
-        let mut problems = Vec::new();
-        let mut seen = HashSet::new();
-        for endpoint in &endpoints {
-            endpoint.check(&self.gpus, &mut problems);
-            if !core.pools.contains(&endpoint.pool) {
-                let Endpoint { id, pool, .. } = endpoint;
-                problems.push(format!("endpoint {id} pool {pool:?} is in no route: one of {:?}", core.pools));
-            }
-            if !seen.insert(endpoint.id.clone()) {
-                problems.push(format!("endpoint {} is in the list twice: once", endpoint.id));
-            }
-        }
-        ConfigError::check(problems)?;
-        let gone: Vec<_> = core.ledger().by_id.keys().filter(|id| !seen.contains(*id)).cloned().collect();
+        ConfigError::check(check(&endpoints, &core.pools, &self.gpus))?;
+        let listed: HashSet<EndpointId> = endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
+        let gone: Vec<_> = core.ledger().by_id.keys().filter(|id| !listed.contains(*id)).cloned().collect();
         for endpoint in endpoints {
             self.insert(core, endpoint)?;
         }
@@ -169,4 +152,24 @@ impl<S> Members<S> {
         }
         Ok(())
     }
+}
+
+/// What is wrong with endpoints for these pools.
+pub(crate) fn check<'a, S: 'a>(
+    endpoints: impl IntoIterator<Item = &'a Endpoint<S>>,
+    pools: &[Arc<str>],
+    gpus: &GpuTable,
+) -> Vec<String> {
+    let (mut problems, mut seen) = (Vec::new(), HashSet::new());
+    for endpoint in endpoints {
+        endpoint.check(gpus, &mut problems);
+        let Endpoint { id, pool, .. } = endpoint;
+        if !pools.contains(pool) {
+            problems.push(format!("endpoint {id} pool {pool:?} is in no route: one of {pools:?}"));
+        }
+        if !seen.insert(id) {
+            problems.push(format!("endpoint {id} is in the list twice: once"));
+        }
+    }
+    problems
 }

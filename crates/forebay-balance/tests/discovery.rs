@@ -233,6 +233,21 @@ async fn who_waits_is_served_when_time_alone_brings_a_place() {
     assert_eq!(handle.snapshot()[0].state, EndpointState::Probation);
 }
 
+#[test]
+fn who_waits_is_served_also_when_the_runtime_of_an_earlier_waiter_has_ended() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let builder =
+        Balance::builder().endpoint(endpoint("a").max_concurrency(4)).endpoint(endpoint("b").max_concurrency(1));
+    let wait = OnFull::Wait { len: 2, timeout: Duration::from_secs(60) };
+    let (balance, handle) = builder.on_full(wait).build_with_handle().expect("valid");
+    let fleet = balance.fleet();
+    handle.eject("a", Duration::from_millis(200));
+    let _held = fleet.pick(Class::P0).expect("b");
+    runtime().block_on(poll_once(Box::pin(fleet.wait(Class::P0)).as_mut()));
+    let pick = runtime().block_on(async { timeout(LONG, fleet.wait(Class::P0)).await.expect("in time") });
+    assert_eq!(pick.expect("a comes back").endpoint.as_str(), "a");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_thousand_changes_under_load_lose_and_misroute_nothing() {
     const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];

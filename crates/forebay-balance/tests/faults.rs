@@ -6,71 +6,20 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use forebay_balance::{Balance, BalanceHandle, Dns, Endpoint, HttpBalance};
+use forebay_balance::{Balance, Dns, Endpoint};
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-/// Long enough for a slow machine; a test that needs it fails.
-const LONG: Duration = Duration::from_secs(20);
-
-/// A server of raw bytes: reads one request head, does `answer`, counts the requests.
-async fn raw<F>(answer: impl Fn(TcpStream, usize) -> F + Send + Sync + 'static) -> (String, Arc<AtomicUsize>)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("bound"));
-    let served = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&served);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            if read_head(&mut stream).await {
-                tokio::spawn(answer(stream, count.fetch_add(1, SeqCst)));
-            }
-        }
-    });
-    (url, served)
-}
-
-async fn read_head(stream: &mut TcpStream) -> bool {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return false,
-        }
-    }
-    true
-}
+mod http_kit;
+use http_kit::{LONG, balance, get, idle, server};
 
 async fn refusing() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     format!("http://{}", listener.local_addr().expect("bound")) // nobody listens once it is dropped
-}
-
-fn balance(urls: &[(&str, u16)]) -> (HttpBalance, BalanceHandle) {
-    let add = |builder: forebay_balance::client::HttpBalanceBuilder, (url, weight): &(&str, u16)| {
-        builder.endpoint(Endpoint::new(url).weight(*weight))
-    };
-    urls.iter().fold(Balance::http(), add).build_with_handle().expect("valid")
-}
-
-fn get(path: &str) -> Request<Full<Bytes>> {
-    Request::get(path).body(Full::default()).expect("valid")
-}
-
-async fn idle(handle: &BalanceHandle) {
-    timeout(LONG, async {
-        while handle.snapshot().iter().any(|endpoint| endpoint.in_flight > 0) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("all counts return to zero");
 }
 
 async fn text<B: http_body::Body<Data = Bytes>>(response: Response<B>) -> Bytes
@@ -81,7 +30,7 @@ where
 }
 
 async fn ok() -> (String, Arc<AtomicUsize>) {
-    raw(|mut stream, _| async move {
+    server(|mut stream, _| async move {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     })
     .await
@@ -109,7 +58,7 @@ async fn r50_each_address_of_a_name_is_an_endpoint() {
 #[tokio::test]
 async fn a_refused_connection_goes_to_another_backend() {
     let (good, served) = ok().await;
-    let (balance, handle) = balance(&[(&refusing().await, 9), (&good, 1)]);
+    let (balance, handle) = balance(&[(&refusing().await, 9), (&good, 1)], false);
     for _ in 0..20 {
         let response = balance.clone().oneshot(get("/x")).await.expect("served");
         assert_eq!(text(response).await, "ok");
@@ -122,7 +71,7 @@ async fn a_refused_connection_goes_to_another_backend() {
 #[tokio::test]
 async fn nobody_there_is_a_502_that_names_no_address() {
     let url = refusing().await;
-    let (balance, handle) = balance(&[(&url, 1)]);
+    let (balance, handle) = balance(&[(&url, 1)], false);
     let response = balance.into_infallible().oneshot(get("/")).await.expect("infallible");
     assert_eq!(response.status(), 502);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -134,12 +83,12 @@ async fn nobody_there_is_a_502_that_names_no_address() {
 #[tokio::test]
 async fn a_reset_or_nonsense_is_a_502_and_is_not_sent_twice() {
     for answer in ["", "SSH-2.0-nonsense\r\n", "HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", "HTTP/1.1 200"] {
-        let (bad, served) = raw(move |mut stream, _| async move {
+        let (bad, served) = server(move |mut stream, _| async move {
             let _ = stream.write_all(answer.as_bytes()).await;
         })
         .await;
         let (good, other) = ok().await;
-        let (balance, handle) = balance(&[(&bad, 9), (&good, 1)]);
+        let (balance, handle) = balance(&[(&bad, 9), (&good, 1)], false);
         let response = balance.into_infallible().oneshot(get("/")).await.expect("infallible");
         assert_eq!(response.status(), 502, "{answer:?}");
         assert_eq!((served.load(SeqCst), other.load(SeqCst)), (1, 0), "{answer:?}");
@@ -150,7 +99,7 @@ async fn a_reset_or_nonsense_is_a_502_and_is_not_sent_twice() {
 #[tokio::test]
 async fn an_idle_connection_that_the_server_closed_costs_no_request() {
     let (url, served) = ok().await; // closes after each answer, without saying so
-    let (balance, handle) = balance(&[(&url, 1)]);
+    let (balance, handle) = balance(&[(&url, 1)], false);
     for _ in 0..50 {
         assert_eq!(text(balance.clone().oneshot(get("/")).await.expect("served")).await, "ok");
     }
@@ -160,11 +109,11 @@ async fn an_idle_connection_that_the_server_closed_costs_no_request() {
 
 #[tokio::test]
 async fn a_body_cut_short_is_an_error_to_the_reader() {
-    let (url, _) = raw(|mut stream, _| async move {
+    let (url, _) = server(|mut stream, _| async move {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
     })
     .await;
-    let (balance, handle) = balance(&[(&url, 1)]);
+    let (balance, handle) = balance(&[(&url, 1)], false);
     let response = balance.oneshot(get("/")).await.expect("a head");
     assert!(response.into_body().collect().await.is_err(), "truncated must not look whole");
     idle(&handle).await;
@@ -175,7 +124,7 @@ async fn a_body_cut_short_is_an_error_to_the_reader() {
 async fn a_client_that_leaves_closes_the_upstream_before_and_after_the_head() {
     for early in [true, false] {
         let (sent, mut closed) = tokio::sync::mpsc::channel(1);
-        let (url, _) = raw(move |mut stream, _| {
+        let (url, _) = server(move |mut stream, _| {
             let sent = sent.clone();
             async move {
                 if !early {
@@ -186,7 +135,7 @@ async fn a_client_that_leaves_closes_the_upstream_before_and_after_the_head() {
             }
         })
         .await;
-        let (balance, handle) = balance(&[(&url, 1)]);
+        let (balance, handle) = balance(&[(&url, 1)], false);
         if early {
             let call = tokio::spawn(balance.oneshot(get("/")));
             timeout(LONG, async {
@@ -266,7 +215,7 @@ async fn both_protocols_carry_requests_whole_and_without_hop_by_hop_fields() {
         assert_eq!(text(response).await, "");
         idle(&handle).await;
     }
-    let (balance, handle) = balance(&[(&url, 1)]);
+    let (balance, handle) = balance(&[(&url, 1)], false);
     let empty = balance.oneshot(get("/empty")).await.expect("served");
     assert_eq!((empty.status().as_u16(), handle.snapshot()[0].in_flight), (204, 0), "no body, so over at the head");
 }
@@ -288,7 +237,7 @@ async fn r48_the_clients_host_is_kept_where_it_is_wanted_also_when_sent_again() 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_exchanges_with_cancels_leave_no_count() {
     let url = axum_server().await;
-    let (balance, handle) = balance(&[(&url, 3), (&refusing().await, 2), (&format!("{url}/twin"), 1)]);
+    let (balance, handle) = balance(&[(&url, 3), (&refusing().await, 2), (&format!("{url}/twin"), 1)], false);
     let workers: Vec<_> = (0..20_u64)
         .map(|worker| {
             let balance = balance.clone();

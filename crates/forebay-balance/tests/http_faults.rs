@@ -13,48 +13,17 @@ use http::{Method, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, timeout};
 use tower::{Service as _, ServiceExt as _};
 
 mod http_kit;
-use http_kit::{balance, get, idle, pass, soon, until};
-
-/// A server: on each connection it reads one request head and does `answer`.
-async fn server<F>(answer: impl Fn(TcpStream) -> F + Send + Sync + 'static) -> (String, Arc<AtomicUsize>)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("bound"));
-    let served = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&served);
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            if read_head(&mut stream).await {
-                count.fetch_add(1, SeqCst);
-                tokio::spawn(answer(stream));
-            }
-        }
-    });
-    (url, served)
-}
-
-async fn read_head(stream: &mut TcpStream) -> bool {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        match stream.read_u8().await {
-            Ok(byte) => head.push(byte),
-            Err(_) => return false,
-        }
-    }
-    true
-}
+use http_kit::{balance, get, idle, pass, server, soon, until};
 
 /// A server that writes this and closes.
 async fn says(answer: &'static str) -> (String, Arc<AtomicUsize>) {
-    server(move |mut stream| async move {
+    server(move |mut stream, _| async move {
         let _ = stream.write_all(answer.as_bytes()).await;
     })
     .await
@@ -72,7 +41,7 @@ enum Event {
 /// A server that writes this, says so, and waits for its client to close.
 async fn stalls(said: &'static str) -> (String, UnboundedReceiver<Event>) {
     let (events, seen) = unbounded_channel();
-    let serve = move |mut stream: TcpStream| {
+    let serve = move |mut stream: TcpStream, _| {
         let events: UnboundedSender<Event> = events.clone();
         async move {
             let _ = stream.write_all(said.as_bytes()).await;
@@ -106,7 +75,7 @@ async fn a_silent_server_and_half_a_head_are_504_at_the_deadline_and_closed() {
 
 #[tokio::test]
 async fn a_head_in_pieces_is_an_answer() {
-    let (url, _) = server(|mut stream| async move {
+    let (url, _) = server(|mut stream, _| async move {
         for byte in OK.bytes() {
             let _ = stream.write_all(&[byte]).await;
             tokio::task::yield_now().await;
@@ -149,7 +118,7 @@ async fn a_stall_in_the_body_keeps_the_place_until_the_client_leaves_and_is_clos
 async fn closed_within_a_chunk_or_between_chunks_the_body_is_broken_not_over() {
     for said in ["8\r\nhalf", "4\r\nhalf\r\n", "4\r\nhalf\r\nzz", "4\r\nhalf\r\n0\r\n"] {
         let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-        let (url, served) = server(move |mut stream| async move {
+        let (url, served) = server(move |mut stream, _| async move {
             let _ = stream.write_all(format!("{head}{said}").as_bytes()).await;
         })
         .await;
@@ -199,7 +168,7 @@ async fn an_answer_without_a_body_frees_its_place_at_the_head() {
 #[tokio::test]
 async fn interim_answers_come_before_the_answer() {
     for interim in ["HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n", "HTTP/1.1 100 Continue\r\n\r\n"] {
-        let (url, served) = server(move |mut stream| async move {
+        let (url, served) = server(move |mut stream, _| async move {
             let _ = stream.write_all(format!("{interim}{interim}{OK}").as_bytes()).await;
         })
         .await;
@@ -216,7 +185,7 @@ async fn a_head_of_a_mebibyte_or_without_end_is_an_error_and_closed() {
     for many in [false, true] {
         for mebibytes in [1, 1024] {
             let (closed, mut seen) = unbounded_channel();
-            let (url, _) = server(move |mut stream| {
+            let (url, _) = server(move |mut stream, _| {
                 let closed = closed.clone();
                 async move {
                     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx-0: ").await;
@@ -268,7 +237,7 @@ async fn r26_an_endpoint_that_fails_at_once_draws_less_than_a_hundredth_of_the_r
     let (bad, asked) = says("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n").await;
     let mut urls = vec![bad];
     for _ in 0..3 {
-        let (good, _) = server(|mut stream| async move {
+        let (good, _) = server(|mut stream, _| async move {
             tokio::time::sleep(SERVICE_TIME).await; // the work that it does
             let _ = stream.write_all(OK.as_bytes()).await;
         })
@@ -304,7 +273,7 @@ async fn who_never_reads_stops_the_upstream_and_who_reads_again_gets_all() {
     let written = Arc::new(AtomicUsize::new(0));
     let (count, closed) = (Arc::clone(&written), Arc::new(AtomicBool::new(false)));
     let gone = Arc::clone(&closed);
-    let (url, _) = server(move |mut stream| {
+    let (url, _) = server(move |mut stream, _| {
         let (count, gone) = (Arc::clone(&count), Arc::clone(&gone));
         async move {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await; // without end

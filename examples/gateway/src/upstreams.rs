@@ -25,7 +25,6 @@ impl Upstreams {
     /// Makes the backends those of another configuration: new ones come in, those that are gone drain, those that are
     /// as they were keep their connections. On an error nothing has changed.
     pub(crate) fn reload(&self, config: &Config) -> Result<(), ConfigError> {
-        build(config)?; // checks all of it, and is dropped
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let named = |list: &[Upstream]| -> Vec<Upstream> { list.iter().filter(|one| one.dns).cloned().collect() };
         let mut problems = Vec::new();
@@ -36,6 +35,10 @@ impl Upstreams {
             problems.push("balance has changed: a reload cannot do that, restart".to_owned());
         }
         ConfigError::check(problems)?;
+        // Checks the rest, and is dropped: without what would ask the backends at once.
+        let (health_path, metrics_path) = (None, None);
+        let balance = Balancer { health_path, metrics_path, ..config.balance.clone() };
+        build(&Config { balance, ..config.clone() })?;
         for upstream in config.upstreams.iter().filter(|upstream| !now.contains(upstream)) {
             self.balance.insert(endpoint(upstream))?;
         }

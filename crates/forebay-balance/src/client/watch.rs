@@ -17,7 +17,7 @@ use crate::health::HttpCheck;
 use crate::ledger::{Core, now};
 use crate::members::Node;
 use crate::metrics;
-use crate::policy::Heard;
+use crate::policy::{Heard, Load};
 use crate::probe::{LoadReport, MetricsProbe, Rule, Verdict};
 
 /// What is to be watched at each endpoint.
@@ -80,9 +80,18 @@ impl At {
         let mut clears = 0;
         loop {
             let service = self.service()?;
-            let own_sent = self.core.upgrade()?.ledger().picker.slot(self.index).own;
+            let (mut fresh, mut load) = (false, Load::Unsaid);
             for source in &mut sources {
-                source.ask(&service).await;
+                let own_sent = self.core.upgrade()?.ledger().picker.slot(self.index).own;
+                let Some(requests) = source.ask(&service).await else { continue };
+                fresh = true;
+                // A server knows better than an exporter beside it, which only sees processes.
+                load = match (requests, load, source.probe.gpu_exporter) {
+                    (Some(_), Load::Requests { .. }, true) => load,
+                    (Some(requests), ..) => Load::Requests { requests, own_sent },
+                    (None, Load::Unsaid, false) => Load::Unknown,
+                    (None, ..) => load,
+                };
             }
             drop(service);
             let cleared = self.core.upgrade()?.ledger().picker.slot(self.index).clears();
@@ -91,10 +100,9 @@ impl At {
             }
             let now = now();
             let verdict = sources.iter().map(|source| source.verdict(now)).fold(Verdict::Factor(1.0), Verdict::and);
-            let requests = sources.iter().find_map(|source| source.requests(now));
-            let valid = sources.iter().filter_map(|source| source.left(now)).min();
-            if let Some(valid) = valid {
-                let heard = Heard { requests, own_sent, verdict, valid };
+            // What no page has said anew is not judged again: it holds as long as it would have.
+            if let Some(valid) = sources.iter().filter_map(|source| source.left(now)).min().filter(|_| fresh) {
+                let heard = Heard { load, verdict, valid };
                 self.tell(|picker| picker.heard(self.index, &heard, now))?;
             }
             sleep(jitter(interval)).await;
@@ -108,7 +116,7 @@ struct Source {
     /// `Some(None)`: its address cannot be used.
     target: Option<Option<HttpEndpoint>>,
     rules: Vec<Box<dyn Rule>>,
-    last: Option<(Instant, Option<u32>, Verdict)>,
+    last: Option<(Instant, Verdict)>,
 }
 
 impl Source {
@@ -121,22 +129,24 @@ impl Source {
         for rule in &mut self.rules {
             rule.clear();
         }
-        if let Some((_, _, verdict)) = &mut self.last {
+        if let Some((_, verdict)) = &mut self.last {
             *verdict = Verdict::Factor(1.0);
         }
     }
 
-    async fn ask(&mut self, endpoint: &HttpEndpoint) {
+    /// Fetches the page; what it says about requests. `None`: it was not there.
+    async fn ask(&mut self, endpoint: &HttpEndpoint) -> Option<Option<u32>> {
         let target = self.target.get_or_insert_with(|| match &self.probe.at {
             None => Some(endpoint.clone()),
             Some(url) => HttpEndpoint::beside(endpoint, url),
         });
-        let Some(target) = target else { return };
-        match timeout(self.probe.timeout, fetch(&self.probe, target.clone())).await {
+        let target = target.clone()?;
+        match timeout(self.probe.timeout, fetch(&self.probe, target)).await {
             Ok(Ok(report)) => {
                 let now = now();
                 let verdict = judge(&mut self.rules, &report, now);
-                self.last = Some((now, self.probe.requests(&report), verdict));
+                self.last = Some((now, verdict));
+                return Some(self.probe.requests(&report));
             }
             Ok(Err(error)) => {
                 metrics::probe_failed("error");
@@ -147,24 +157,20 @@ impl Source {
                 tracing::debug!(path = self.probe.path, "a probe took too long");
             }
         }
+        None
     }
 
     /// How long what it said still holds.
     fn left(&self, now: Instant) -> Option<Duration> {
-        let (at, ..) = self.last.as_ref()?;
+        let (at, _) = self.last.as_ref()?;
         (*at + self.probe.valid()).checked_duration_since(now).filter(|left| !left.is_zero())
-    }
-
-    fn requests(&self, now: Instant) -> Option<u32> {
-        self.left(now)?;
-        self.last.as_ref()?.1
     }
 
     fn verdict(&self, now: Instant) -> Verdict {
         match (&self.last, self.left(now)) {
-            (Some((_, _, verdict)), Some(_)) => *verdict,
+            (Some((_, verdict)), Some(_)) => *verdict,
             // A broken GPU is not well because nobody looks.
-            (Some((_, _, verdict @ Verdict::Close(crate::probe::CloseCause::GpuFault(_)))), None) => *verdict,
+            (Some((_, verdict @ Verdict::Close(crate::probe::CloseCause::GpuFault(_)))), None) => *verdict,
             _ => Verdict::Factor(1.0),
         }
     }

@@ -42,7 +42,8 @@ impl Picker {
                 && bound::within(load(*index), slot.weight, pool.weight, total)
                 && !excluded.contains(index)
         };
-        open().filter(fits).max_by(|a, b| score(*a).total_cmp(&score(*b)))
+        let scored = open().filter(fits).map(|index| (score(index), index));
+        scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, index)| index)
     }
 
     /// The one with the least load where the key is pinned. O(endpoints).

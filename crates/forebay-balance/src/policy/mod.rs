@@ -30,7 +30,7 @@ pub use pool::{Offset, Policy};
 pub(crate) use routes::{Guest, Route, Routes};
 pub use slot::EndpointState;
 pub(crate) use slot::{Check, Slot};
-pub(crate) use watch::Heard;
+pub(crate) use watch::{Heard, Load};
 pub use weight::SlowStart;
 
 /// Why nothing was picked.

@@ -5,6 +5,7 @@ use forebay_core::Class;
 
 use super::PickError;
 use super::ask::{Ask, Claim, New, PickReason, Picked, Settings};
+use super::foreign::Foreign;
 use super::pins::Pins;
 use super::pool::Pool;
 use super::routes::{Guest, Routes};
@@ -128,12 +129,13 @@ impl Picker {
             slot.group_hash = new.group_hash;
             slot.max_concurrency = new.max_concurrency;
             slot.removed = false;
-            if !new.checked {
-                slot.check = Check::Unchecked;
-            } else if slot.check == Check::Unchecked {
+            // What was heard of it stays, also what was said by hand.
+            if new.checked && slot.check == Check::Unchecked {
                 slot.check = Check::New;
             }
-            slot.asked(new.probed);
+            if new.probed && slot.foreign == Foreign::Unasked {
+                slot.foreign = Foreign::Unknown;
+            }
         });
         self.spread_foreign(new.pool, now);
     }
@@ -161,7 +163,7 @@ impl Picker {
     /// Frees the slot of an endpoint that was removed once nothing is in flight.
     pub(super) fn retire(&mut self, index: usize) {
         let slot = &mut self.slots[index];
-        if !slot.removed || slot.own > 0 {
+        if !slot.removed || slot.gone || slot.own > 0 {
             return;
         }
         if let Some(at) = slot.due.take() {

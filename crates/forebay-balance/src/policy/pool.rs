@@ -1,5 +1,8 @@
 use std::time::{Duration, Instant};
 
+use forebay_core::Class;
+
+use super::foreign::Foreign;
 use super::slot::Slot;
 use super::tree::{Key, Tree};
 use super::weight::UNIT;
@@ -63,7 +66,7 @@ pub(crate) struct Pool {
     unbounded: usize,
     pub(super) reserved: u64,
     /// Places taken or reserved by classes that only borrow here.
-    pub(super) borrowed: [u32; 16],
+    pub(super) borrowed: [u32; Class::COUNT],
     /// Our own requests.
     pub(super) own: u64,
     /// The sum of the weights in use of those that are open, in 1/256.
@@ -73,6 +76,8 @@ pub(crate) struct Pool {
     pub(crate) healthy: u64,
     /// Healthy ones without `max_concurrency`.
     exposed: usize,
+    /// Those of which nobody knows what others have there.
+    pub(super) unknown: usize,
     pub(crate) panic: bool,
     /// Of successes, in seconds.
     mean: Option<f64>,
@@ -87,6 +92,7 @@ struct Share {
     known: u64,
     healthy: u64,
     exposed: bool,
+    unknown: bool,
     own: u64,
 }
 
@@ -101,6 +107,7 @@ impl Share {
             known: if known { u64::from(slot.base) } else { 0 },
             healthy: if healthy { u64::from(slot.base) } else { 0 },
             exposed: healthy && slot.max_concurrency.is_none(),
+            unknown: slot.stays() && slot.foreign == Foreign::Unknown,
             own: u64::from(slot.own),
         }
     }
@@ -131,6 +138,7 @@ impl Pool {
         self.known += share.known;
         self.healthy += share.healthy;
         self.exposed += usize::from(share.exposed);
+        self.unknown += usize::from(share.unknown);
         self.own += share.own;
     }
 
@@ -141,6 +149,7 @@ impl Pool {
         self.known -= share.known;
         self.healthy -= share.healthy;
         self.exposed -= usize::from(share.exposed);
+        self.unknown -= usize::from(share.unknown);
         self.own -= share.own;
     }
 

@@ -110,8 +110,7 @@ fn what_comes_too_late_for_an_endpoint_that_is_gone_changes_nothing() {
     let (mut picker, now) = fleet(&[(1, None), (1, None)]);
     picker.remove(0, now);
     let heard = Heard {
-        requests: Some(5),
-        own_sent: 0,
+        load: Load::Requests { requests: 5, own_sent: 0 },
         verdict: crate::probe::Verdict::Factor(0.5),
         valid: Duration::from_secs(1),
     };

@@ -13,14 +13,23 @@ use crate::probe::{CloseCause, Verdict};
 /// What a probe brought.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Heard {
-    /// Running and waiting requests, if it says so.
-    pub(crate) requests: Option<u32>,
-    /// Our own in flight there when it was sent.
-    pub(crate) own_sent: u32,
+    pub(crate) load: Load,
     /// What the rules say.
     pub(crate) verdict: Verdict,
     /// How long it holds.
     pub(crate) valid: Duration,
+}
+
+/// What it says about requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// Nothing: what was said before holds as long as it would have.
+    #[cfg_attr(not(any(test, feature = "client")), expect(dead_code, reason = "only probes have nothing to say"))]
+    Unsaid,
+    /// That it does not know.
+    Unknown,
+    /// So many run and wait; `own_sent` were our own when it was asked.
+    Requests { requests: u32, own_sent: u32 },
 }
 
 impl Picker {
@@ -59,10 +68,10 @@ impl Picker {
     pub(crate) fn heard(&mut self, index: usize, heard: &Heard, now: Instant) {
         self.change(index, now, |slot| {
             let until = now + heard.valid;
-            slot.foreign = match heard.requests {
-                Some(requests) => Foreign::of(requests, heard.own_sent, slot.own, until),
-                None if slot.foreign == Foreign::Unasked => Foreign::Unasked,
-                None => Foreign::Unknown,
+            slot.foreign = match (heard.load, slot.foreign) {
+                (Load::Requests { requests, own_sent }, _) => Foreign::of(requests, own_sent, slot.own, until),
+                (Load::Unknown, Foreign::Reported { .. }) => Foreign::Unknown,
+                (Load::Unknown | Load::Unsaid, foreign) => foreign,
             };
             slot.judged_until = Some(until);
             match heard.verdict {
@@ -79,10 +88,10 @@ impl Picker {
     /// Gives those whose load is unknown as much foreign load for their weight as the others of the pool have. O(1)
     /// where all is known, or else O(endpoints).
     pub(super) fn spread_foreign(&mut self, pool: usize, now: Instant) {
-        let members: Vec<usize> = self.pools[pool].members.iter().flatten().map(|index| *index as usize).collect();
-        if !members.iter().any(|index| self.slots[*index].foreign == Foreign::Unknown) {
+        if self.pools[pool].unknown == 0 {
             return;
         }
+        let members: Vec<usize> = self.pools[pool].members.iter().flatten().map(|index| *index as usize).collect();
         let (mut requests, mut weights) = (0_u64, 0_u64);
         for index in &members {
             if let Foreign::Reported { requests: reported, .. } = self.slots[*index].foreign {
@@ -104,15 +113,6 @@ impl Picker {
 }
 
 impl Slot {
-    /// Whether it is asked for its load from now on.
-    pub(super) fn asked(&mut self, probed: bool) {
-        match (probed, self.foreign) {
-            (true, Foreign::Unasked) => self.foreign = Foreign::Unknown,
-            (false, _) => (self.foreign, self.foreign_units) = (Foreign::Unasked, 0),
-            _ => {}
-        }
-    }
-
     /// What rules said is long past: no reason to slow an endpoint, or to close it, unless a GPU is broken.
     pub(super) fn forget_verdict(&mut self) {
         self.factor = 1.0;

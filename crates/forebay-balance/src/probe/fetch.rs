@@ -26,7 +26,7 @@ pub struct MetricsProbe {
     pub(crate) max_bytes: usize,
     pub(crate) baseline: u32,
     pub(crate) rules: Rules,
-    gpu_exporter: bool,
+    pub(crate) gpu_exporter: bool,
 }
 
 impl std::fmt::Debug for MetricsProbe {

@@ -4,7 +4,8 @@ use super::*;
 use crate::probe::{CloseCause, Verdict};
 
 fn heard(requests: Option<u32>, own_sent: u32) -> Heard {
-    Heard { requests, own_sent, verdict: Verdict::Factor(1.0), valid: Duration::from_secs(2) }
+    let load = requests.map_or(Load::Unknown, |requests| Load::Requests { requests, own_sent });
+    Heard { load, verdict: Verdict::Factor(1.0), valid: Duration::from_secs(2) }
 }
 
 fn probed(endpoints: &[(u16, Option<u32>)]) -> (Picker, Instant) {
@@ -86,4 +87,29 @@ fn r28_what_a_rule_closes_opens_again() {
     assert!((0..6).all(|_| pick(&mut picker, now).expect("the others").index != 0));
     picker.heard(0, &heard(Some(0), 0), now);
     assert_eq!(pick(&mut picker, now).expect("open").index, 0);
+}
+
+#[test]
+fn what_a_page_does_not_say_anew_is_not_read_again_with_newer_counts() {
+    let (mut picker, now) = probed(&[(1, None), (1, None)]);
+    picker.heard(0, &heard(Some(10), 0), now);
+    let held: Vec<_> = (0..4).map(|_| picker.pick(Ask::default(), &[1], now).expect("open")).collect();
+    let unsaid = Heard { load: Load::Unsaid, ..heard(None, 0) };
+    picker.heard(0, &unsaid, now + Duration::from_secs(1));
+    assert_eq!(loads(&picker)[0], 14.0, "ten of others, and our four");
+    picker.advance(now + Duration::from_secs(2));
+    assert_eq!(loads(&picker)[0], 4.0, "nor for longer: it is stale");
+    drop(held);
+}
+
+#[test]
+fn what_was_said_by_hand_stays_when_an_endpoint_is_inserted_again() {
+    let (mut picker, now) = fleet(&[(1, None), (1, None)]);
+    picker.set_health(0, false, now);
+    picker.heard(1, &heard(Some(3), 0), now);
+    for index in 0..2 {
+        picker.update(index, new(2, None), now);
+    }
+    assert_eq!(picker.slots[0].state(), EndpointState::Down);
+    assert_eq!(loads(&picker)[1], 3.0);
 }

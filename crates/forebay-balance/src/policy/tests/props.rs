@@ -102,6 +102,8 @@ fn audit(picker: &Picker, held: &[(Picked, Instant)], reserved: &[(Class, Claim)
         let sum = |of: &dyn Fn(&Slot) -> u64| members.iter().map(|slot| of(slot)).sum::<u64>();
         prop_assert_eq!(pool.weight, sum(&|slot| if slot.open { u64::from(slot.weight) } else { 0 }));
         prop_assert_eq!(pool.healthy, sum(&|slot| if slot.healthy() { u64::from(slot.base) } else { 0 }));
+        let unknown = |slot: &Slot| u64::from(slot.stays() && slot.foreign == foreign::Foreign::Unknown);
+        prop_assert_eq!(pool.unknown as u64, sum(&unknown));
         prop_assert_eq!(pool.reserved, reserved.iter().filter(|(_, claim)| claim.pool == at).count() as u64);
         let borrowed = held.iter().map(|(picked, _)| picked.claim).chain(reserved.iter().map(|(_, claim)| *claim));
         let borrowed = borrowed.filter(|claim| claim.pool == at && claim.guest.is_some()).count();
@@ -211,8 +213,11 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Heard { index, requests, factor, close } => {
                 if let Some(index) = of(index) {
                     let verdict = if close { Verdict::Close(CloseCause::KvCache) } else { Verdict::Factor(factor) };
-                    let (requests, valid) = (requests.map(u32::from), Duration::from_secs(2));
-                    picker.heard(index, &Heard { requests, own_sent: 1, verdict, valid }, now);
+                    let own_sent = 1;
+                    let requests = requests.map(u32::from);
+                    let load = requests.map_or(Load::Unknown, |requests| Load::Requests { requests, own_sent });
+                    let valid = Duration::from_secs(2);
+                    picker.heard(index, &Heard { load, verdict, valid }, now);
                 }
             }
             Step::Wait(ms) => {
