@@ -1,8 +1,8 @@
 //! A pick and its release among N endpoints, beside tower's power of two choices over its own pending-request count: CPU
 //! time, on one thread, in turns; and how many heap allocations ours makes.
 //!
-//! A pick and a release each read tokio's clock, which in this build can be paused (`test-util`) and so costs more than
-//! the system's; tower's pending-request count reads none. What both readings cost is a figure of its own.
+//! One pick in eight and its release read tokio's clock; tower's pending-request count reads none. What two readings cost
+//! is a figure of its own.
 //!
 //! `cargo bench -p forebay-benches --bench balance_pick`
 

@@ -3,8 +3,7 @@
 //!
 //! The services answer at once, so what is left is the balancers' own. tower's `Balance` is no `Clone`; the `Buffer`, a
 //! task and a channel, is how requests from many connections reach it. Both count a request until its body has ended
-//! (ours) or its head is there (tower's `CompleteOnResponse`, the default). Tokio's clock can be paused in this build
-//! (`test-util`), which makes ours, as it reads the clock twice a call, look slower than it is.
+//! (ours) or its head is there (tower's `CompleteOnResponse`, the default).
 //!
 //! `cargo bench -p forebay-benches --bench balance_service`
 

@@ -3,6 +3,7 @@ use std::fmt;
 #[cfg(feature = "tower")]
 use std::fmt::Display;
 use std::hash::BuildHasher as _;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -242,7 +243,7 @@ pub(crate) fn runtime(needed: bool) -> Result<Option<Handle>, String> {
 
 impl Options {
     /// Builds it of endpoints that are ready to use; `problems`: what is wrong with the others.
-    pub(crate) fn build<S, R>(
+    pub(crate) fn build<S: Send + Sync + 'static, R>(
         self,
         endpoints: Vec<Endpoint<S>>,
         may_be_empty: bool,
@@ -259,9 +260,9 @@ impl Options {
         let seed = RandomState::new().hash_one(0);
         let picker = Picker::new(self.settings, routes, pools.len(), seed, now());
         let core = Arc::new(Core::new(picker, pools.into(), self.on_full));
-        let members = Members::new(self.gpus, self.checked, self.probed);
+        let members = Members::new(Arc::clone(&core), self.gpus, self.checked, self.probed);
         for endpoint in endpoints {
-            members.insert(&core, endpoint)?;
+            members.insert(endpoint)?;
         }
         let shared = Shared {
             members,
@@ -269,6 +270,7 @@ impl Options {
             ready_timeout: self.ready_timeout,
             classify: self.classify,
             background: Background::default(),
+            services: PhantomData,
         };
         Ok(Balance::of(Arc::new(shared)))
     }

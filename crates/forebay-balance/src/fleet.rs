@@ -5,9 +5,8 @@ use std::time::Duration;
 use forebay_core::{AffinityKey, BodyGuard as _, Class, Deadline, Outcome, Reason};
 
 use crate::capacity::Place;
-use crate::endpoint::EndpointId;
 use crate::permit::{Permit, Who};
-use crate::policy::{self, PickReason};
+use crate::policy;
 use crate::service::Shared;
 use crate::wait::Turn;
 
@@ -24,7 +23,7 @@ use crate::wait::Turn;
 ///     .endpoint(Endpoint::with_service("small", "connection 2").weight(1));
 /// let fleet = builder.build()?.fleet();
 /// let picks: Vec<_> = (0..3).map(|_| fleet.pick(Class::P1)).collect::<Result<_, _>>()?;
-/// assert_eq!(picks.iter().filter(|pick| pick.endpoint.as_str() == "big").count(), 2);
+/// assert_eq!(picks.iter().filter(|pick| pick.permit.endpoint().as_str() == "big").count(), 2);
 /// picks.into_iter().for_each(|pick| pick.finish(Outcome::Success));
 /// # Ok(())
 /// # }
@@ -40,12 +39,8 @@ pub struct Fleet<S> {
 pub struct Pick<S> {
     /// A clone of the endpoint's service.
     pub service: S,
-    /// Which endpoint it is.
-    pub endpoint: EndpointId,
-    /// Its place.
+    /// Its place, which also knows [which endpoint](Permit::endpoint) it is and [why](Permit::reason).
     pub permit: Permit,
-    /// Why it was picked.
-    pub reason: PickReason,
 }
 
 /// Who asks for an endpoint. A [`Class`] alone will do.
@@ -126,7 +121,7 @@ impl<S> fmt::Debug for Fleet<S> {
     }
 }
 
-impl<S: Clone> Fleet<S> {
+impl<S: Clone + Send + Sync + 'static> Fleet<S> {
     pub(crate) const fn new(shared: Arc<Shared<S>>) -> Self {
         Self { shared }
     }
@@ -177,15 +172,8 @@ impl<S: Clone> Fleet<S> {
     }
 
     fn take(&self, place: Option<Place>, ask: &Ask, new: bool) -> Result<Pick<S>, policy::PickError> {
-        let mut permit = Permit::pick(&self.shared.core, place, Who { new, ..ask.who() })?;
-        let reason = permit.reason();
-        match self.shared.members.get(permit.index()) {
-            Some((endpoint, service, meter)) => {
-                permit.bind(meter);
-                Ok(Pick { service, endpoint, permit, reason })
-            }
-            None => self.take(None, ask, false), // it was removed since it was picked, and is not picked again
-        }
+        let permit = Permit::pick(&self.shared.core, place, Who { new, ..ask.who() })?;
+        Ok(Pick { service: permit.service(), permit })
     }
 
     fn refusal(&self, ask: &Ask, error: policy::PickError) -> PickError {

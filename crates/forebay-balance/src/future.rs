@@ -58,7 +58,6 @@ pin_project! {
         // Boxed, as most requests have none of these.
         deadline: Option<Pin<Box<Sleep>>>,
         unready: Option<Pin<Box<Sleep>>>,
-        endpoint: Option<EndpointId>,
         service: Option<S>,
         redial: PhantomData<fn() -> R>,
     }
@@ -81,7 +80,10 @@ impl<S: Service<Request<B>>, R, B> std::fmt::Debug for ResponseFuture<S, R, B> {
     }
 }
 
-impl<S: Service<Request<B>> + Clone, R, B> ResponseFuture<S, R, B> {
+impl<S, R, B> ResponseFuture<S, R, B>
+where
+    S: Service<Request<B>> + Clone + Send + Sync + 'static,
+{
     pub(crate) fn new(shared: Arc<Shared<S>>, mut request: Request<B>) -> Self {
         let reserved = Place::of(&shared.core, request.extensions_mut());
         let redeemer = reserved.is_some();
@@ -103,13 +105,12 @@ impl<S: Service<Request<B>> + Clone, R, B> ResponseFuture<S, R, B> {
             tried: Vec::new(),
             deadline: deadline.map(|deadline| Box::pin(sleep_until(Instant::from_std(deadline.instant())))),
             unready: None,
-            endpoint: None,
             service: None,
             step: Step::Readying,
             redial: PhantomData,
         };
         match picked {
-            Ok(permit) => bind(&future.shared, permit, &mut future.permit, &mut future.endpoint, &mut future.service),
+            Ok(permit) => (future.service, future.permit) = (Some(permit.service()), Some(permit)),
             Err(error) => future.step = refused_or_waiting(&future.shared, error, who, deadline, redeemer),
         }
         future
@@ -142,27 +143,9 @@ impl From<PickError> for Reason {
     }
 }
 
-/// Keeps the place and a clone of its service; none, if the endpoint was removed since.
-fn bind<S: Clone>(
-    shared: &Shared<S>,
-    place: Permit,
-    permit: &mut Option<Permit>,
-    endpoint: &mut Option<EndpointId>,
-    service: &mut Option<S>,
-) {
-    let place = permit.insert(place);
-    (*endpoint, *service) = match shared.members.get(place.index()) {
-        Some((id, service, meter)) => {
-            place.bind(meter);
-            (Some(id), Some(service))
-        }
-        None => (None, None),
-    };
-}
-
 impl<S, R, B, RB> Future for ResponseFuture<S, R, B>
 where
-    S: Service<Request<B>, Response = Response<RB>> + Clone,
+    S: Service<Request<B>, Response = Response<RB>> + Clone + Send + Sync + 'static,
     R: RedialPolicy<S::Error, Request<B>>,
     RB: Body<Data = Bytes>,
 {
@@ -188,7 +171,7 @@ where
                     // Waiting => Readying, or Waiting at the front if the place is not there any more.
                     match Permit::pick(&this.shared.core, Some(place), *this.who) {
                         Ok(permit) => {
-                            bind(this.shared, permit, this.permit, this.endpoint, this.service);
+                            (*this.service, *this.permit) = (Some(permit.service()), Some(permit));
                             this.step.set(Step::Readying);
                         }
                         Err(error) => {
@@ -199,16 +182,12 @@ where
                     }
                 }
                 StepProj::Readying => {
-                    let ready = match this.service {
-                        Some(service) => service.poll_ready(cx),
-                        None => Poll::Pending, // it was removed after its pick
-                    };
-                    match ready {
+                    let service = this.service.as_mut().expect("picked with the permit");
+                    match service.poll_ready(cx) {
                         Poll::Ready(Ok(())) => {
                             let request = this.request.take().expect("taken by a call only");
                             *this.unready = None;
                             // Readying => Running: the very instance that was polled ready.
-                            let service = this.service.as_mut().expect("it was polled ready");
                             let future = service.call(request);
                             this.step.set(Step::Running { future });
                         }
@@ -221,16 +200,14 @@ where
                         }
                         Poll::Pending => {
                             let mut permit = this.permit.take().expect("held until the end");
-                            if this.service.is_some() {
-                                let timeout = this.shared.ready_timeout;
-                                let unready = this.unready.get_or_insert_with(|| Box::pin(sleep(timeout)));
-                                if unready.as_mut().poll(cx).is_pending() {
-                                    *this.permit = Some(permit);
-                                    return Poll::Pending;
-                                }
-                                *this.unready = None;
-                                permit.fail();
+                            let timeout = this.shared.ready_timeout;
+                            let unready = this.unready.get_or_insert_with(|| Box::pin(sleep(timeout)));
+                            if unready.as_mut().poll(cx).is_pending() {
+                                *this.permit = Some(permit);
+                                return Poll::Pending;
                             }
+                            *this.unready = None;
+                            permit.fail();
                             // Readying => Readying elsewhere, or Refused: it never left.
                             this.tried.push(permit.index());
                             if this.tried.len() > REDIALS {
@@ -238,7 +215,7 @@ where
                             }
                             metrics::redialled("unready");
                             match permit.elsewhere(this.tried) {
-                                Ok(permit) => bind(this.shared, permit, this.permit, this.endpoint, this.service),
+                                Ok(permit) => (*this.service, *this.permit) = (Some(permit.service()), Some(permit)),
                                 Err(error) => break error.into(),
                             }
                         }
@@ -250,7 +227,7 @@ where
                         let outcome = (this.shared.classify)(response.status(), response.headers());
                         permit.head(response.status(), response.headers(), outcome);
                         let picked = Picked {
-                            endpoint: this.endpoint.take().expect("held with the service"),
+                            endpoint: permit.endpoint().clone(),
                             pool: Arc::clone(permit.pool()),
                             reason: permit.reason(),
                             tries: this.tried.len() as u32 + 1,
@@ -272,7 +249,7 @@ where
                             && let Ok(permit) = permit.elsewhere(this.tried)
                         {
                             metrics::redialled("undispatched");
-                            bind(this.shared, permit, this.permit, this.endpoint, this.service);
+                            (*this.service, *this.permit) = (Some(permit.service()), Some(permit));
                             *this.request = Some(request);
                             this.step.set(Step::Readying);
                             continue;

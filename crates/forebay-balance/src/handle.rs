@@ -92,8 +92,7 @@ impl BalanceHandle {
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
         let mut ledger = self.core().ledger();
         ledger.picker.advance(now());
-        let known = ledger.ids.iter().enumerate().filter_map(|(index, id)| Some((id.as_ref()?, index)));
-        let slots = known.map(|(id, index)| (id, ledger.picker.slot(index))).filter(|(_, slot)| !slot.removed);
+        let slots = ledger.endpoints().map(|(index, node)| (&node.id, ledger.picker.slot(index)));
         let snapshot = |(id, slot): (&EndpointId, &Slot)| {
             let of = |outcome: Outcome| slot.outcomes[outcome as usize];
             EndpointSnapshot {
@@ -221,8 +220,8 @@ impl BalanceHandle {
         let pool = self.core().pools.iter().position(|name| &**name == pool)?;
         let ledger = self.core().ledger();
         let mut replicas = ReplicaState::default();
-        for slot in ledger.ids.iter().enumerate().filter(|(_, id)| id.is_some()).map(|(i, _)| ledger.picker.slot(i)) {
-            if slot.pool == pool && !slot.removed {
+        for slot in ledger.endpoints().map(|(index, _)| ledger.picker.slot(index)) {
+            if slot.pool == pool {
                 replicas.current += 1;
                 replicas.ready += u32::from(slot.healthy());
                 replicas.starting += u32::from(slot.check() == Check::New);

@@ -6,8 +6,9 @@ use forebay_core::{Class, Demand};
 
 use crate::alarm::Alarm;
 use crate::endpoint::EndpointId;
+use crate::members::AnyNode;
 use crate::metrics::{self, Labels};
-use crate::policy::Picker;
+use crate::policy::{New, Picker};
 use crate::rate::Rate;
 use crate::sync::{Mutex, MutexGuard};
 use crate::wait::{OnFull, Waiter};
@@ -33,8 +34,8 @@ pub(crate) struct Core {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub(crate) picker: Picker,
-    /// By the picker's index.
-    pub(crate) ids: Vec<Option<EndpointId>>,
+    /// By the picker's index. Their services are foreign code: neither cloned nor dropped under the lock.
+    pub(crate) nodes: Vec<Option<Arc<AnyNode>>>,
     pub(crate) by_id: HashMap<EndpointId, usize>,
     pub(crate) demand: Demand,
     /// Who waits for a place, first come first served.
@@ -49,7 +50,7 @@ impl Core {
     pub(crate) fn new(picker: Picker, pools: Box<[Arc<str>]>, on_full: OnFull) -> Self {
         let ledger = Ledger {
             picker,
-            ids: Vec::new(),
+            nodes: Vec::new(),
             by_id: HashMap::new(),
             demand: Demand::default(),
             waiting: VecDeque::new(),
@@ -61,21 +62,38 @@ impl Core {
     }
 
     /// Only our own code runs under this lock, so a poisoned one is whole all the same.
+    #[inline]
     pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes what is counted. Places that came free go to those who wait here; then, outside the lock, these are
     /// woken, and, if places are left, the subscribers.
+    #[inline]
     pub(crate) fn change<T>(self: &Arc<Self>, change: impl FnOnce(&mut Ledger) -> T) -> T {
         let mut ledger = self.ledger();
         let result = change(&mut ledger);
+        self.changed(ledger);
+        result
+    }
+
+    /// Does what follows from a change, and ends it.
+    #[inline]
+    pub(crate) fn changed(self: &Arc<Self>, ledger: MutexGuard<'_, Ledger>) {
+        if !ledger.picker.is_settled() {
+            self.settle(ledger); // seldom
+        }
+    }
+
+    #[inline(never)]
+    fn settle(self: &Arc<Self>, mut ledger: MutexGuard<'_, Ledger>) {
         let opened = ledger.picker.take_opened();
         let granted = if opened { ledger.grant(self) } else { Vec::new() };
-        ledger.forget_gone();
+        let gone = ledger.forget_gone();
         let ejected = ledger.picker.take_ejected();
         let alarm = self.set_alarm(&mut ledger);
         drop(ledger);
+        drop(gone);
         if let Some(alarm) = alarm {
             alarm.start(self);
         }
@@ -88,7 +106,6 @@ impl Core {
         if opened {
             self.wakers.wake();
         }
-        result
     }
 }
 
@@ -137,14 +154,62 @@ impl Ledger {
         }
     }
 
-    fn forget_gone(&mut self) {
+    /// Adds an endpoint, or changes the one of its name; its index, and what is to be dropped outside the lock.
+    pub(crate) fn insert(&mut self, new: New, node: Arc<AnyNode>, now: Instant) -> (usize, Vec<Arc<AnyNode>>) {
+        let known = self.index_of(node.id.as_str());
+        let stays = known.filter(|index| self.picker.slot(*index).pool == new.pool);
+        let mut old = Vec::new();
+        if let Some(other) = known.filter(|_| stays.is_none()) {
+            // It moves to another pool: what is in flight ends where it is, under no name.
+            self.by_id.remove(&node.id);
+            self.picker.remove(other, now);
+            old = self.forget_gone(); // its index may be the new one's
+        }
+        let index = match stays {
+            Some(index) => {
+                self.picker.update(index, new, now);
+                index
+            }
+            None => self.picker.insert(new, now),
+        };
+        if self.nodes.len() <= index {
+            self.nodes.resize(index + 1, None);
+        }
+        self.by_id.insert(node.id.clone(), index);
+        old.extend(self.nodes[index].replace(node));
+        (index, old)
+    }
+
+    fn forget_gone(&mut self) -> Vec<Arc<AnyNode>> {
+        let mut nodes = Vec::new();
         for index in self.picker.take_gone() {
-            if let Some(id) = self.ids[index].take()
-                && self.by_id.get(&id) == Some(&index)
-            {
-                self.by_id.remove(&id);
+            if let Some(node) = self.nodes[index].take() {
+                if self.by_id.get(&node.id) == Some(&index) {
+                    self.by_id.remove(&node.id);
+                }
+                nodes.push(node);
             }
         }
+        nodes
+    }
+
+    /// What was picked.
+    #[inline]
+    pub(crate) fn node(&self, index: usize) -> Arc<AnyNode> {
+        Arc::clone(self.nodes[index].as_ref().expect("a node stays as long as its endpoint can be picked"))
+    }
+
+    /// Whether an endpoint is there and this is its node.
+    #[cfg(feature = "client")]
+    pub(crate) fn has(&self, index: usize, node: &Arc<AnyNode>) -> bool {
+        let there = self.nodes.get(index).and_then(Option::as_ref).is_some_and(|there| Arc::ptr_eq(there, node));
+        there && !self.picker.slot(index).removed
+    }
+
+    /// The endpoints with their indices, those that are being removed left out.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = (usize, &Arc<AnyNode>)> {
+        let nodes = self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.as_ref()?)));
+        nodes.filter(|(index, _)| !self.picker.slot(*index).removed)
     }
 
     /// The endpoint of a name, also if it is being removed.

@@ -1,7 +1,8 @@
+use std::any::Any;
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arc_swap::ArcSwap;
 use forebay_core::ConfigError;
 
 use crate::affinity::rendezvous::id_hash;
@@ -11,57 +12,67 @@ use crate::ledger::{Core, now};
 use crate::metrics::Meter;
 use crate::policy::New;
 
-/// An endpoint's service.
-#[derive(Debug)]
-pub(crate) struct Node<S> {
+/// An endpoint's service, and what each of its permits needs: one count of references for all.
+pub(crate) struct Node<S: ?Sized> {
+    pub(crate) core: Arc<Core>,
     pub(crate) id: EndpointId,
-    pub(crate) service: S,
     pub(crate) meter: Meter,
+    pub(crate) service: S,
+}
+
+/// The node of an endpoint for what does not know its service's type.
+pub(crate) type AnyNode = Node<dyn Any + Send + Sync>;
+
+impl<S: ?Sized> fmt::Debug for Node<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
+
+impl AnyNode {
+    /// A clone of its service.
+    pub(crate) fn service<S: Clone + 'static>(&self) -> S {
+        self.service.downcast_ref::<S>().expect("a balancer's endpoints are of one type").clone()
+    }
 }
 
 /// What is done for each new endpoint, outside all locks but that of the changes.
-type StartWatch<S> = Box<dyn Fn(usize, &Arc<Node<S>>) + Send + Sync>;
+type StartWatch = Box<dyn Fn(usize, &Arc<AnyNode>) + Send + Sync>;
 
-/// The services behind the picker's indices. Read without a lock, as each request does; changed one at a time.
-pub(crate) struct Members<S> {
-    nodes: ArcSwap<Vec<Option<Arc<Node<S>>>>>,
+/// The endpoints, as they are added, changed and removed: one change at a time. Their nodes are in the ledger, and go
+/// with this.
+pub(crate) struct Members {
+    core: Arc<Core>,
     changing: Mutex<()>,
     /// Begins to watch a new endpoint.
-    watch: OnceLock<StartWatch<S>>,
+    watch: OnceLock<StartWatch>,
     pub(crate) gpus: GpuTable,
     pub(crate) checked: bool,
     pub(crate) probed: bool,
 }
 
-impl<S> Members<S> {
-    pub(crate) fn new(gpus: GpuTable, checked: bool, probed: bool) -> Self {
-        Self { nodes: ArcSwap::default(), changing: Mutex::default(), watch: OnceLock::new(), gpus, checked, probed }
+impl Drop for Members {
+    /// Nodes and core hold each other; permits that are out hold on to theirs.
+    fn drop(&mut self) {
+        let nodes = std::mem::take(&mut self.core.ledger().nodes);
+        drop(nodes);
     }
+}
 
-    /// The endpoint at an index that is held; `None`: it was removed after its pick.
-    pub(crate) fn get(&self, index: usize) -> Option<(EndpointId, S, Meter)>
-    where
-        S: Clone,
-    {
-        let nodes = self.nodes.load();
-        let node = nodes.get(index)?.as_ref()?;
-        Some((node.id.clone(), node.service.clone(), node.meter.clone()))
+impl Members {
+    pub(crate) fn new(core: Arc<Core>, gpus: GpuTable, checked: bool, probed: bool) -> Self {
+        Self { core, changing: Mutex::default(), watch: OnceLock::new(), gpus, checked, probed }
     }
 
     /// Has all endpoints watched, those that are there and those to come.
     #[cfg(feature = "client")]
-    pub(crate) fn watch(&self, watch: impl Fn(usize, &Arc<Node<S>>) + Send + Sync + 'static) {
+    pub(crate) fn watch(&self, watch: impl Fn(usize, &Arc<AnyNode>) + Send + Sync + 'static) {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        for (index, node) in self.all() {
-            watch(index, &node);
+        let nodes = self.core.ledger().nodes.clone();
+        for (index, node) in nodes.iter().enumerate() {
+            node.iter().for_each(|node| watch(index, node));
         }
         let _ = self.watch.set(Box::new(watch)); // it is called once
-    }
-
-    /// All, by index.
-    pub(crate) fn all(&self) -> Vec<(usize, Arc<Node<S>>)> {
-        let nodes = self.nodes.load();
-        nodes.iter().enumerate().filter_map(|(index, node)| Some((index, Arc::clone(node.as_ref()?)))).collect()
     }
 
     /// Adds an endpoint, or changes the one of its name in place: its counters and what is in flight there stay.
@@ -69,7 +80,8 @@ impl<S> Members<S> {
     /// # Errors
     ///
     /// A field that is out of range, or a pool that no route names.
-    pub(crate) fn insert(&self, core: &Arc<Core>, endpoint: Endpoint<S>) -> Result<usize, ConfigError> {
+    pub(crate) fn insert<S: Send + Sync + 'static>(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError> {
+        let core = &self.core;
         ConfigError::check(check([&endpoint], &core.pools, &self.gpus))?;
         let pool = core.pools.iter().position(|pool| *pool == endpoint.pool);
         let new = New {
@@ -81,58 +93,27 @@ impl<S> Members<S> {
             id_hash: id_hash(endpoint.id.as_str()),
             group_hash: id_hash(endpoint.group.as_deref().unwrap_or(endpoint.id.as_str())),
         };
+        let meter = core.labels.meter(&endpoint.id);
+        let node: Arc<AnyNode> =
+            Arc::new(Node { core: Arc::clone(core), id: endpoint.id, meter, service: endpoint.service });
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (id, now) = (endpoint.id, now());
-        let index = core.change(|ledger| {
-            let known = ledger.by_id.get(&id).copied();
-            let stays = known.filter(|index| ledger.picker.slot(*index).pool == new.pool);
-            if let Some(other) = known.filter(|_| stays.is_none()) {
-                // It moves to another pool: what is in flight ends where it is, under no name.
-                ledger.by_id.remove(&id);
-                ledger.picker.remove(other, now);
-            }
-            // Not to be picked before its service is there, nor gone by then.
-            let index = match stays {
-                Some(index) => ledger.picker.revive(index, now),
-                None => ledger.picker.insert(New { weight: 0, ..new }, now),
-            };
-            if ledger.ids.len() <= index {
-                ledger.ids.resize(index + 1, None);
-            }
-            ledger.ids[index] = Some(id.clone());
-            ledger.by_id.insert(id.clone(), index);
-            index
-        });
-        let node = Arc::new(Node { meter: core.labels.meter(&id), id, service: endpoint.service });
-        self.set(index, Some(Arc::clone(&node)));
-        core.change(|ledger| ledger.picker.update(index, new, now));
+        let (index, old) = core.change(|ledger| ledger.insert(new, Arc::clone(&node), now()));
+        drop(old); // foreign code, outside the lock
         if let Some(watch) = self.watch.get() {
             watch(index, &node);
         }
-        Ok(index)
+        Ok(())
     }
 
     /// Removes an endpoint: no more picks, what is in flight goes on. False: there is none of this name.
-    pub(crate) fn remove(&self, core: &Arc<Core>, id: &str) -> bool {
+    pub(crate) fn remove(&self, id: &str) -> bool {
         let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let removed = core.change(|ledger| {
+        let removed = self.core.change(|ledger| {
             let index = ledger.index_of(id)?;
             ledger.picker.remove(index, now());
-            Some(index)
+            Some(())
         });
-        if let Some(index) = removed {
-            self.set(index, None);
-        }
         removed.is_some()
-    }
-
-    fn set(&self, index: usize, node: Option<Arc<Node<S>>>) {
-        let mut nodes = Vec::clone(&self.nodes.load());
-        if nodes.len() <= index {
-            nodes.resize_with(index + 1, || None);
-        }
-        nodes[index] = node;
-        self.nodes.store(Arc::new(nodes));
     }
 
     /// Makes the endpoints those of the list, all others are removed.
@@ -140,15 +121,15 @@ impl<S> Members<S> {
     /// # Errors
     ///
     /// Every problem of every endpoint, at once; then nothing is changed.
-    pub(crate) fn replace(&self, core: &Arc<Core>, endpoints: Vec<Endpoint<S>>) -> Result<(), ConfigError> {
-        ConfigError::check(check(&endpoints, &core.pools, &self.gpus))?;
+    pub(crate) fn replace<S: Send + Sync + 'static>(&self, endpoints: Vec<Endpoint<S>>) -> Result<(), ConfigError> {
+        ConfigError::check(check(&endpoints, &self.core.pools, &self.gpus))?;
         let listed: HashSet<EndpointId> = endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
-        let gone: Vec<_> = core.ledger().by_id.keys().filter(|id| !listed.contains(*id)).cloned().collect();
+        let gone: Vec<_> = self.core.ledger().by_id.keys().filter(|id| !listed.contains(*id)).cloned().collect();
         for endpoint in endpoints {
-            self.insert(core, endpoint)?;
+            self.insert(endpoint)?;
         }
         for id in gone {
-            self.remove(core, id.as_str());
+            self.remove(id.as_str());
         }
         Ok(())
     }

@@ -12,6 +12,9 @@ use crate::endpoint::EndpointId;
 use crate::handle::BalanceHandle;
 use crate::policy::PickReason;
 
+/// Whether the time of every exchange is wanted.
+pub(crate) const TIMED: bool = true;
+
 /// The most endpoints with a label of their own.
 const MAX_ENDPOINTS: usize = 256;
 

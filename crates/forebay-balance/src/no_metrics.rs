@@ -7,6 +7,9 @@ use forebay_core::{Outcome, Reason};
 use crate::endpoint::EndpointId;
 use crate::policy::PickReason;
 
+/// Whether the time of every exchange is wanted.
+pub(crate) const TIMED: bool = false;
+
 #[derive(Debug)]
 pub(crate) struct Labels;
 

@@ -1,33 +1,38 @@
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forebay_core::{BodyGuard, Class, Outcome};
 use http::{HeaderMap, StatusCode, header};
 
 use crate::capacity::Place;
+use crate::endpoint::EndpointId;
 use crate::ledger::{Core, now};
-use crate::metrics::Meter;
-use crate::policy::{self, Ended, PickError, PickReason};
+use crate::members::AnyNode;
+use crate::metrics;
+use crate::policy::{self, Ended, PickError, PickReason, Time};
 
-/// How long an endpoint that answers 429 without `Retry-After` and has nothing to do is left alone.
-const QUOTA_PAUSE: Duration = Duration::from_secs(1);
+/// How many seconds an endpoint that answers 429 without `Retry-After` and has nothing to do is left alone.
+const QUOTA_PAUSE: u32 = 1;
 
 /// A place at an endpoint, from the pick to the end of the response body. Dropped unfinished it counts as cancelled.
 #[derive(Debug)]
 pub struct Permit {
-    core: Arc<Core>,
+    /// Its endpoint.
+    node: Arc<AnyNode>,
     picked: policy::Picked,
-    started: Instant,
     /// What is known so far; the worst of head and body stands.
     outcome: Outcome,
     failed: bool,
-    pause: Option<Duration>,
+    /// For how long it asked to be left alone, in seconds.
+    pause: Option<u32>,
     /// The class that it is counted as, unless it was counted further out.
     counted: Option<Class>,
     class: Class,
-    key: Option<u64>,
-    /// Of its endpoint, once that is bound.
-    meter: Option<Meter>,
+}
+
+/// The time of a pick: read at once if every exchange is timed.
+fn time() -> Time {
+    if metrics::TIMED { Time::from(now()) } else { Time::by(now) }
 }
 
 /// For whom a place is taken.
@@ -43,97 +48,95 @@ pub(crate) struct Who {
 
 impl Permit {
     /// Takes a place: by right of one that was reserved, or one that nobody has reserved.
+    #[inline]
     pub(crate) fn pick(core: &Arc<Core>, reserved: Option<Place>, who: Who) -> Result<Self, PickError> {
-        let started = now();
         let ask = policy::Ask { class: who.class, claim: reserved.as_ref().map(Place::claim), key: who.key };
-        let pick = |ledger: &mut crate::ledger::Ledger| {
-            let picked = ledger.picker.pick(ask, &[], started);
-            if who.counted {
-                let demand = &mut ledger.demand[who.class];
-                demand.offered += u64::from(who.new);
-                demand.in_flight += u64::from(picked.is_ok());
+        if let Some(place) = reserved {
+            place.use_up();
+        }
+        // As `change` does, but the permit is written once, where it stays: a copy of it costs as much as the pick.
+        let mut ledger = core.ledger();
+        if who.counted {
+            ledger.demand[who.class].offered += u64::from(who.new);
+        }
+        let picked = match ledger.picker.pick(ask, &[], time()) {
+            Ok(picked) => picked,
+            Err(error) => {
+                core.changed(ledger);
+                return Err(error);
             }
-            picked
         };
-        let picked = match reserved {
-            // Nobody is to be woken: such a pick opens no place, unless time did.
-            None => {
-                let mut ledger = core.ledger();
-                let picked = pick(&mut ledger);
-                let opened = ledger.picker.has_opened();
-                drop(ledger);
-                if opened {
-                    core.change(|_| ());
-                }
-                picked
-            }
-            Some(place) => {
-                place.use_up();
-                core.change(pick)
-            }
-        }?;
-        let core = Arc::clone(core);
-        let counted = who.counted.then_some(who.class);
-        let (outcome, class) = (Outcome::Cancelled, who.class);
+        if who.counted {
+            ledger.demand[who.class].in_flight += 1;
+        }
+        let node = ledger.node(picked.index);
+        core.changed(ledger);
+        node.meter.picked(picked.reason);
         Ok(Self {
-            core,
+            node,
             picked,
-            started,
-            outcome,
+            outcome: Outcome::Cancelled,
             failed: false,
             pause: None,
-            counted,
-            class,
-            key: who.key,
-            meter: None,
+            counted: who.counted.then_some(who.class),
+            class: who.class,
         })
     }
 
     /// Moves to another endpoint than those tried, as one exchange that goes on: it was sent to this one in vain.
     pub(crate) fn elsewhere(mut self, tried: &[usize]) -> Result<Self, PickError> {
         let now = now();
-        self.picked = self.core.change(|ledger| {
-            let picked = ledger.picker.shift(&self.picked, (self.class, self.key), tried, now)?;
-            ledger.picker.learn(&self.picked, &self.ended(), now);
-            Ok(picked)
+        let core = Arc::clone(&self.node.core);
+        let (node, picked) = core.change(|ledger| {
+            let picked = ledger.picker.shift(&self.picked, self.class, tried, now)?;
+            ledger.picker.learn(&self.picked, &self.ended(), &mut now.into());
+            Ok((ledger.node(picked.index), picked))
         })?;
-        if let Some(meter) = self.meter.take() {
-            meter.ended(self.outcome);
-        }
-        (self.started, self.outcome) = (now, Outcome::Cancelled);
+        self.node.meter.ended(self.outcome);
+        node.meter.picked(picked.reason);
+        (self.node, self.picked, self.outcome) = (node, picked, Outcome::Cancelled);
         Ok(self)
     }
 
-    /// Has it counted among the numbers of its endpoint.
-    pub(crate) fn bind(&mut self, meter: Meter) {
-        meter.picked(self.picked.reason);
-        self.meter = Some(meter);
+    /// The endpoint.
+    #[must_use]
+    pub fn endpoint(&self) -> &EndpointId {
+        &self.node.id
+    }
+
+    /// A clone of its service.
+    pub(crate) fn service<S: Clone + 'static>(&self) -> S {
+        self.node.service()
     }
 
     pub(crate) const fn index(&self) -> usize {
         self.picked.index
     }
 
-    pub(crate) const fn reason(&self) -> PickReason {
+    /// Why it was picked.
+    #[must_use]
+    pub const fn reason(&self) -> PickReason {
         self.picked.reason
     }
 
     pub(crate) fn pool(&self) -> &Arc<str> {
-        &self.core.pools[self.picked.claim.pool]
+        &self.node.core.pools[self.picked.claim.pool()]
     }
 
-    const fn ended(&self) -> Ended {
-        Ended { outcome: self.outcome, started: self.started, pause: self.pause }
+    fn ended(&self) -> Ended {
+        Ended { outcome: self.outcome, pause: self.pause.map(|seconds| Duration::from_secs(seconds.into())) }
     }
 
     /// The head is here; if it is a failure, that stands.
     pub(crate) fn head(&mut self, status: StatusCode, headers: &HeaderMap, outcome: Outcome) {
-        if let Some(meter) = &self.meter {
-            meter.head(now().saturating_duration_since(self.started));
+        if metrics::TIMED
+            && let Some(started) = self.picked.started
+        {
+            self.node.meter.head(now().saturating_duration_since(started));
         }
         match outcome {
             Outcome::Success if self.picked.trial => {
-                self.core.change(|ledger| ledger.picker.head_of_trial(&self.picked, now()));
+                self.node.core.change(|ledger| ledger.picker.head_of_trial(&self.picked, now()));
             }
             Outcome::Success => {}
             _ => (self.outcome, self.failed) = (outcome, true),
@@ -141,7 +144,7 @@ impl Permit {
         if outcome == Outcome::Overload {
             let asked = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
             let quota = (status == StatusCode::TOO_MANY_REQUESTS).then_some(QUOTA_PAUSE);
-            self.pause = asked.map(Duration::from_secs).or(quota);
+            self.pause = asked.or(quota);
         }
     }
 
@@ -161,23 +164,18 @@ impl BodyGuard for Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // Of most exchanges nobody asks how long they took, so their end needs no clock.
-        let silent = !self.picked.timed && matches!(self.outcome, Outcome::Cancelled | Outcome::Success);
-        let now = if silent { self.started } else { now() };
         let ended = self.ended();
-        if let Some(meter) = self.meter.take() {
-            meter.ended(ended.outcome);
-        }
-        self.core.change(|ledger| {
+        self.node.meter.ended(ended.outcome);
+        self.node.core.change(|ledger| {
             if let Some(class) = self.counted {
                 let demand = &mut ledger.demand[class];
                 demand.in_flight -= 1;
                 demand.done += u64::from(ended.outcome != Outcome::Cancelled);
             }
+            let now = ledger.picker.release(&self.picked, &ended, Time::by(now));
             if ended.outcome != Outcome::Cancelled {
                 ledger.releases.event(now);
             }
-            ledger.picker.release(&self.picked, &ended, now);
         });
     }
 }

@@ -9,9 +9,11 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    pub(crate) fn event(&mut self, now: Instant) {
-        let since = *self.since.get_or_insert(now);
+    /// An event, and when it was if that is known: of some it must be.
+    pub(crate) fn event(&mut self, now: Option<Instant>) {
         self.count = self.count.saturating_add(1);
+        let Some(now) = now else { return };
+        let since = *self.since.get_or_insert(now);
         let took = now.saturating_duration_since(since);
         if took >= Duration::from_secs(1) {
             self.per_second = f64::from(self.count) / took.as_secs_f64();
@@ -36,7 +38,7 @@ mod tests {
         let mut rate = Rate::default();
         assert_eq!(rate.retry_after(1000), Duration::from_secs(1), "nothing is known yet");
         for tenth in 0..=20 {
-            rate.event(start + Duration::from_millis(100 * tenth));
+            rate.event(Some(start + Duration::from_millis(100 * tenth)));
         }
         assert_eq!(rate.retry_after(0), Duration::from_secs(1));
         assert_eq!(rate.retry_after(100), Duration::from_secs(10));

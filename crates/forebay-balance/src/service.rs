@@ -31,32 +31,33 @@ pub struct Balance<S, R = NoRedial> {
 }
 
 pub(crate) struct Shared<S> {
-    pub(crate) members: Members<S>,
+    pub(crate) members: Members,
     pub(crate) core: Arc<Core>,
     pub(crate) ready_timeout: Duration,
     pub(crate) classify: Classify,
     pub(crate) background: Background,
+    pub(crate) services: PhantomData<fn() -> S>,
 }
 
-impl<S> Shared<S> {
+impl<S: Send + Sync + 'static> Shared<S> {
     pub(crate) fn apply(&self, change: Change<S>) -> Result<(), ConfigError> {
         match change {
-            Change::Insert(endpoint) => self.members.insert(&self.core, endpoint).map(|_| ()),
+            Change::Insert(endpoint) => self.members.insert(endpoint),
             Change::Remove(id) => {
-                self.members.remove(&self.core, id.as_str());
+                self.members.remove(id.as_str());
                 Ok(())
             }
         }
     }
 }
 
-impl<S: Send + Sync> Control for Shared<S> {
+impl<S> Control for Shared<S> {
     fn core(&self) -> &Arc<Core> {
         &self.core
     }
 
     fn remove(&self, id: &str) -> bool {
-        self.members.remove(&self.core, id)
+        self.members.remove(id)
     }
 }
 
@@ -68,7 +69,7 @@ impl<S, R> Clone for Balance<S, R> {
 
 impl<S, R> fmt::Debug for Balance<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids: Vec<_> = self.shared.members.all().into_iter().map(|(_, node)| node.id.clone()).collect();
+        let ids: Vec<_> = self.shared.core.ledger().endpoints().map(|(_, node)| node.id.clone()).collect();
         f.debug_struct("Balance").field("endpoints", &ids).finish_non_exhaustive()
     }
 }
@@ -96,7 +97,7 @@ impl<S, R> Balance<S, R> {
     #[must_use]
     pub fn fleet(&self) -> Fleet<S>
     where
-        S: Clone,
+        S: Clone + Send + Sync + 'static,
     {
         Fleet::new(Arc::clone(&self.shared))
     }
@@ -116,14 +117,17 @@ impl<S, R> Balance<S, R> {
     /// # Errors
     ///
     /// A field that is out of range, or a pool that no route names; then nothing has changed.
-    pub fn insert(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError> {
-        self.shared.members.insert(&self.shared.core, endpoint).map(|_| ())
+    pub fn insert(&self, endpoint: Endpoint<S>) -> Result<(), ConfigError>
+    where
+        S: Send + Sync + 'static,
+    {
+        self.shared.members.insert(endpoint)
     }
 
     /// Removes an endpoint: it gets no more requests, and is gone when those that it has are over. False: there is none
     /// of this name.
     pub fn remove(&self, id: &str) -> bool {
-        self.shared.members.remove(&self.shared.core, id)
+        self.shared.members.remove(id)
     }
 
     /// Makes the endpoints those of the list: new ones come in, those of a known name are changed in place, all others
@@ -132,14 +136,17 @@ impl<S, R> Balance<S, R> {
     /// # Errors
     ///
     /// Every field that is out of range, at once; then nothing has changed.
-    pub fn replace(&self, endpoints: impl IntoIterator<Item = Endpoint<S>>) -> Result<(), ConfigError> {
-        self.shared.members.replace(&self.shared.core, endpoints.into_iter().collect())
+    pub fn replace(&self, endpoints: impl IntoIterator<Item = Endpoint<S>>) -> Result<(), ConfigError>
+    where
+        S: Send + Sync + 'static,
+    {
+        self.shared.members.replace(endpoints.into_iter().collect())
     }
 }
 
 impl<S, R, B, RB> Service<Request<B>> for Balance<S, R>
 where
-    S: Service<Request<B>, Response = Response<RB>> + Clone,
+    S: Service<Request<B>, Response = Response<RB>> + Clone + Send + Sync + 'static,
     R: RedialPolicy<S::Error, Request<B>>,
     RB: Body<Data = Bytes>,
 {

@@ -1,4 +1,5 @@
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
@@ -9,7 +10,12 @@ use crate::sync::{Mutex, MutexGuard};
 /// Wakers are foreign code: they are cloned, woken and dropped outside the lock. So the list is copied when it changes,
 /// and waking copies nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Wakers(Mutex<Arc<[Arc<Waker>]>>);
+pub(crate) struct Wakers {
+    list: Mutex<Arc<[Arc<Waker>]>>,
+    /// How many there are: read without the lock, as most balancers have none. Who adds itself and then looks for a
+    /// place under the ledger's lock finds it, or is seen here by who opens it under that lock later.
+    len: AtomicUsize,
+}
 
 impl Wakers {
     /// Adds one; what comes back is its key to [`remove`](Self::remove).
@@ -24,11 +30,14 @@ impl Wakers {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.lock().is_empty()
+        self.len.load(Ordering::Relaxed) == 0
     }
 
     /// Wakes all. The state that they will read must have changed before.
     pub(crate) fn wake(&self) {
+        if self.is_empty() {
+            return;
+        }
         let list = Arc::clone(&self.lock());
         for waker in list.iter() {
             waker.wake_by_ref();
@@ -38,12 +47,13 @@ impl Wakers {
     fn replace(&self, with: impl FnOnce(&[Arc<Waker>]) -> Arc<[Arc<Waker>]>) {
         let mut list = self.lock();
         let new = with(&list);
+        self.len.store(new.len(), Ordering::Relaxed);
         let old = mem::replace(&mut *list, new);
         drop(list);
         drop(old); // it may hold the last of a waker
     }
 
     fn lock(&self) -> MutexGuard<'_, Arc<[Arc<Waker>]>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

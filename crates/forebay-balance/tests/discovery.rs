@@ -113,6 +113,35 @@ async fn an_endpoint_removed_between_pick_and_call_is_left_for_another() {
     assert_eq!(response.extensions().get::<Rejection>().expect("refused").reason, Reason::NoEndpoint);
 }
 
+#[test]
+fn an_idle_endpoint_that_moves_to_another_pool_keeps_its_name() {
+    let builder = Balance::builder().route(Class::P0, ["gold", "default"]).on_full(OnFull::Reject);
+    let (balance, handle) = builder.endpoint(endpoint("a")).build_with_handle().expect("valid");
+    balance.insert(endpoint("a").pool("gold")).expect("valid");
+    let pools = || handle.snapshot().into_iter().map(|endpoint| endpoint.pool.to_string()).collect::<Vec<_>>();
+    assert_eq!(pools(), ["gold"]);
+    assert!(balance.fleet().pick(Class::P1).is_err(), "not its pool");
+    balance.insert(endpoint("a")).expect("valid");
+    assert_eq!(pools(), ["default"]);
+    assert!(balance.remove("a") && pools().is_empty());
+}
+
+#[test]
+fn the_services_go_with_the_last_balancer_or_with_the_last_permit() {
+    let alive = Arc::new(());
+    let builder = || ["a", "b"].map(|name| Endpoint::with_service(name, Arc::clone(&alive))).into_iter();
+    let balance = builder().fold(Balance::builder(), forebay_balance::BalanceBuilder::endpoint).build().expect("valid");
+    let clone = balance.clone();
+    drop(balance);
+    assert_eq!(Arc::strong_count(&alive), 3);
+    let fleet = clone.fleet();
+    let pick = fleet.pick(Class::P1).expect("open");
+    drop((clone, fleet));
+    assert_eq!(Arc::strong_count(&alive), 3, "the pick's clone, and its endpoint's, which the permit keeps");
+    drop(pick);
+    assert_eq!(Arc::strong_count(&alive), 1);
+}
+
 #[tokio::test]
 async fn a_list_replaces_the_endpoints_and_a_wrong_one_changes_nothing() {
     let (balance, handle) = balance([endpoint("a"), endpoint("b").weight(2)]);
@@ -229,7 +258,7 @@ async fn who_waits_is_served_when_time_alone_brings_a_place() {
     let _held = fleet.pick(Class::P0).expect("b");
     let before = tokio::time::Instant::now();
     let pick = fleet.wait(Class::P0).await.expect("a comes back");
-    assert_eq!((pick.endpoint.as_str(), before.elapsed().as_secs()), ("a", 7));
+    assert_eq!((pick.permit.endpoint().as_str(), before.elapsed().as_secs()), ("a", 7));
     assert_eq!(handle.snapshot()[0].state, EndpointState::Probation);
 }
 
@@ -245,7 +274,7 @@ fn who_waits_is_served_also_when_the_runtime_of_an_earlier_waiter_has_ended() {
     let _held = fleet.pick(Class::P0).expect("b");
     runtime().block_on(poll_once(Box::pin(fleet.wait(Class::P0)).as_mut()));
     let pick = runtime().block_on(async { timeout(LONG, fleet.wait(Class::P0)).await.expect("in time") });
-    assert_eq!(pick.expect("a comes back").endpoint.as_str(), "a");
+    assert_eq!(pick.expect("a comes back").permit.endpoint().as_str(), "a");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use tower_service::Service as _;
 use crate::client::endpoint::HttpEndpoint;
 use crate::health::HttpCheck;
 use crate::ledger::{Core, now};
-use crate::members::Node;
+use crate::members::AnyNode;
 use crate::metrics;
 use crate::policy::{Heard, Load};
 use crate::probe::{LoadReport, MetricsProbe, Rule, Verdict};
@@ -29,7 +29,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts to watch an endpoint; the tasks end when it is gone or replaced.
-    pub(crate) fn start(&self, runtime: &Handle, core: &Weak<Core>, index: usize, node: &Arc<Node<HttpEndpoint>>) {
+    pub(crate) fn start(&self, runtime: &Handle, core: &Weak<Core>, index: usize, node: &Arc<AnyNode>) {
         let at = At { core: Weak::clone(core), index, node: Arc::downgrade(node) };
         if let Some(check) = self.check.clone() {
             runtime.spawn(at.clone().check(check));
@@ -45,19 +45,20 @@ impl Watch {
 struct At {
     core: Weak<Core>,
     index: usize,
-    node: Weak<Node<HttpEndpoint>>,
+    node: Weak<AnyNode>,
 }
 
 impl At {
+    /// Its service, if the endpoint is still there.
     fn service(&self) -> Option<HttpEndpoint> {
-        self.node.upgrade().map(|node| node.service.clone())
+        let node = self.node.upgrade()?;
+        node.core.ledger().has(self.index, &node).then(|| node.service())
     }
 
     /// Tells the picker, if the endpoint is still there.
     fn tell(&self, tell: impl FnOnce(&mut crate::policy::Picker)) -> Option<()> {
-        let _there = self.node.upgrade()?;
-        self.core.upgrade()?.change(|ledger| tell(&mut ledger.picker));
-        Some(())
+        let node = self.node.upgrade()?;
+        node.core.change(|ledger| ledger.has(self.index, &node).then(|| tell(&mut ledger.picker)))
     }
 
     async fn check(self, check: HttpCheck) -> Option<()> {

@@ -1,5 +1,7 @@
 //! What the picker is told, asked, and answers.
 
+use std::time::Instant;
+
 use forebay_core::Class;
 
 use super::Outlier;
@@ -52,9 +54,19 @@ pub(crate) struct New {
 /// By what right a place is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Claim {
-    pub(crate) pool: usize,
+    pool: u32,
     /// The class that borrows it, if it is in a pool of others.
     pub(crate) guest: Option<Class>,
+}
+
+impl Claim {
+    pub(super) const fn new(pool: usize, guest: Option<Class>) -> Self {
+        Self { pool: pool as u32, guest } // far fewer pools than u32 has numbers
+    }
+
+    pub(crate) const fn pool(&self) -> usize {
+        self.pool as usize
+    }
 }
 
 /// Why an endpoint was picked.
@@ -106,11 +118,21 @@ pub(crate) struct Picked {
     pub(crate) claim: Claim,
     /// The number of the pick.
     pub(crate) ticket: u64,
+    /// When that was, if a clock was read for it.
+    pub(crate) started: Option<Instant>,
     /// It tries an endpoint that was ejected.
     pub(crate) trial: bool,
     /// How long it takes is wanted also if it succeeds.
     pub(crate) timed: bool,
     pub(crate) reason: PickReason,
+    /// What it belongs to, and whether it is pinned by that.
+    pub(super) key: Option<u64>,
+    pub(super) pinned: bool,
+}
+
+impl Picked {
     /// The key that it is pinned by.
-    pub(super) pinned: Option<u64>,
+    pub(super) fn pinned(&self) -> Option<u64> {
+        self.key.filter(|_| self.pinned)
+    }
 }

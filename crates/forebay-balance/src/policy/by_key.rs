@@ -1,10 +1,9 @@
 //! The choice of an endpoint, by a key or by the policy.
 
-use std::time::Instant;
-
 use forebay_core::AffinityKey;
 
 use super::picker::{Picker, next};
+use super::time::Time;
 use super::weight::UNIT;
 use crate::affinity::{bound, rendezvous::score};
 
@@ -13,6 +12,7 @@ const AFFINITY_SEED: u64 = 0;
 
 impl Picker {
     /// The endpoint of its key, or else that of the policy; and whether it is the key's.
+    #[inline]
     pub(super) fn choose(&mut self, pool: usize, key: Option<u64>, excluded: &[usize]) -> Option<(usize, bool)> {
         if let Some(key) = key {
             let pinned = self.pins.home(key).and_then(|home| self.choose_at_home(pool, home, excluded));
@@ -67,13 +67,13 @@ impl Picker {
 
     /// Pins a key to where its request goes, unless it is pinned where there are endpoints that take requests; whether
     /// the request counts for a pin.
-    pub(super) fn pin(&mut self, key: u64, index: usize, now: Instant) -> bool {
+    pub(super) fn pin(&mut self, key: u64, index: usize, time: &mut Time) -> bool {
         if self.settings.pin.is_none() {
             return false;
         }
         let home = self.home_of(index);
         let lives = |home| (0..self.slots.len()).any(|slot| self.slots[slot].open && self.home_of(slot) == home);
         let anew = self.pins.home(key).is_none_or(|known| known != home && !lives(known));
-        self.pins.take(key, home, anew, now)
+        self.pins.take(key, home, anew, time.now())
     }
 }

@@ -8,6 +8,7 @@ use super::ask::Picked;
 use super::outlier::Phase;
 use super::picker::Picker;
 use super::slot::Slot;
+use super::time::Time;
 use super::weight::{SlowStart, Starting};
 
 /// How slowly an endpoint that was ejected comes back, unless configured otherwise.
@@ -17,55 +18,60 @@ const AFTER_EJECTION: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ended {
     pub(crate) outcome: Outcome,
-    pub(crate) started: Instant,
     /// Of an overload answer: how long it asks to be left alone.
     pub(crate) pause: Option<Duration>,
 }
 
-impl Ended {
+impl Picked {
+    /// When this is not known nothing has failed for long, and one error more is not called fast.
     fn faster_than_half(&self, mean: Duration, now: Instant) -> bool {
-        now.saturating_duration_since(self.started) * 2 < mean
+        self.started.is_some_and(|started| now.saturating_duration_since(started) * 2 < mean)
     }
 }
 
 impl Picker {
-    /// Gives a place back, and learns from how the exchange ended. O(log endpoints);
+    /// Gives a place back, and learns from how the exchange ended; the time, if it was asked for. O(log endpoints);
     /// O(endpoints) where an endpoint is ejected.
-    pub(crate) fn release(&mut self, picked: &Picked, ended: &Ended, now: Instant) {
-        self.vacate(picked, now);
-        self.learn(picked, ended, now);
+    #[inline]
+    pub(crate) fn release(&mut self, picked: &Picked, ended: &Ended, time: impl Into<Time>) -> Option<Instant> {
+        let time = &mut time.into();
+        self.vacate(picked, time);
+        self.learn(picked, ended, time);
         self.retire(picked.index);
+        time.known()
     }
 
     /// Learns from an exchange that is over, or goes on elsewhere.
-    pub(crate) fn learn(&mut self, picked: &Picked, ended: &Ended, now: Instant) {
+    #[inline]
+    pub(crate) fn learn(&mut self, picked: &Picked, ended: &Ended, time: &mut Time) {
         let index = picked.index;
         let slot = &mut self.slots[index];
         let count = &mut slot.outcomes[ended.outcome as usize];
         *count = count.saturating_add(1);
         let trial = matches!(slot.record.phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
         match ended.outcome {
-            Outcome::Cancelled if trial => self.change(index, now, Slot::retry_trial),
+            Outcome::Cancelled if trial => self.change(index, time.now(), Slot::retry_trial),
             Outcome::Cancelled => {}
-            Outcome::Success => self.succeeded(picked, ended, trial, now),
-            Outcome::Overload => self.overloaded(index, ended, trial, now),
-            Outcome::Error => self.failed(index, ended, trial, now),
+            Outcome::Success => self.succeeded(picked, trial, time),
+            Outcome::Overload => self.overloaded(picked, ended.pause, trial, time.now()),
+            Outcome::Error => self.failed(picked, trial, time.now()),
         }
     }
 
-    fn succeeded(&mut self, picked: &Picked, ended: &Ended, trial: bool, now: Instant) {
+    #[inline]
+    fn succeeded(&mut self, picked: &Picked, trial: bool, time: &mut Time) {
         let index = picked.index;
         let slot = &mut self.slots[index];
-        if picked.timed {
-            self.pools[slot.pool].succeeded(now.saturating_duration_since(ended.started));
-        }
+        let now = picked.timed.then(|| time.now());
+        let took = now.zip(picked.started).map(|(now, started)| now.saturating_duration_since(started));
+        self.pools[slot.pool].succeeded(took);
         if let Some(config) = &self.settings.outlier {
-            slot.record.success(config, now.saturating_duration_since(self.epoch));
+            slot.record.success(config, now.map(|now| now.saturating_duration_since(self.epoch)));
         }
         if trial {
-            self.passed(index, now);
+            self.passed(index, time.now());
         } else if slot.busy.cap().is_some() || slot.starting.is_some() {
-            self.change(index, now, |slot| {
+            self.change(index, time.now(), |slot| {
                 slot.busy.success();
                 if let Some(starting) = &mut slot.starting {
                     starting.success();
@@ -74,34 +80,39 @@ impl Picker {
         }
     }
 
-    fn overloaded(&mut self, index: usize, ended: &Ended, trial: bool, now: Instant) {
+    fn overloaded(&mut self, picked: &Picked, pause: Option<Duration>, trial: bool, now: Instant) {
+        let index = picked.index;
         let slot = &self.slots[index];
-        let pool = &self.pools[slot.pool];
+        let pool = &mut self.pools[slot.pool];
+        pool.alarm();
         // Its fair share of what is in flight is by weight; this exchange counts for the fleet, not for it.
         let idle = u128::from(slot.own) * 4 * u128::from(pool.weight.max(1));
         let fair = u128::from(slot.weight) * u128::from(pool.own + 1);
-        let broken = ended.faster_than_half(pool.mean(), now) && idle < fair;
+        let broken = picked.faster_than_half(pool.mean(), now) && idle < fair;
         let alone = slot.own == 0 && slot.foreign_units == 0;
         let (had, last) = (slot.own.saturating_add(1), !self.others(index));
         self.change(index, now, |slot| {
             slot.busy.overloaded(had, now);
-            if let Some(pause) = ended.pause.filter(|_| alone && !last) {
+            if let Some(pause) = pause.filter(|_| alone && !last) {
                 slot.busy.pause(pause, now);
             }
         });
         if broken {
-            self.failed(index, ended, trial, now);
+            self.failed(picked, trial, now);
         } else if trial {
             self.change(index, now, Slot::retry_trial);
         }
     }
 
-    fn failed(&mut self, index: usize, ended: &Ended, trial: bool, now: Instant) {
+    fn failed(&mut self, picked: &Picked, trial: bool, now: Instant) {
+        let index = picked.index;
         let Some(config) = self.settings.outlier else { return };
         let since = now.saturating_duration_since(self.epoch);
         let slot = &mut self.slots[index];
-        let mean = self.pools[slot.pool].mean();
-        let ghost = ended.faster_than_half(mean, now).then_some(ended.started + mean);
+        let pool = &mut self.pools[slot.pool];
+        pool.alarm();
+        let mean = pool.mean();
+        let ghost = picked.started.filter(|_| picked.faster_than_half(mean, now)).map(|started| started + mean);
         let up = slot.record.phase == Phase::Up;
         let eject = (slot.record.error(&config, since) && up || trial) && self.may_eject(index);
         let stretch = self.random();

@@ -15,6 +15,7 @@ mod routes;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod time;
 mod tree;
 mod watch;
 mod weight;
@@ -30,6 +31,7 @@ pub use pool::{Offset, Policy};
 pub(crate) use routes::{Guest, Route, Routes};
 pub use slot::EndpointState;
 pub(crate) use slot::{Check, Slot};
+pub(crate) use time::Time;
 pub(crate) use watch::{Heard, Load};
 pub use weight::SlowStart;
 

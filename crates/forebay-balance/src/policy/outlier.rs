@@ -131,9 +131,13 @@ impl Record {
         &mut self.steps[(now % STEPS as u64) as usize]
     }
 
-    pub(super) fn success(&mut self, config: &Outlier, since: Duration) {
+    /// A success; when that is not known, it counts for the newest step.
+    pub(super) fn success(&mut self, config: &Outlier, since: Option<Duration>) {
         self.consecutive = 0;
-        let step = self.step(config, since);
+        let step = match since {
+            Some(since) => self.step(config, since),
+            None => &mut self.steps[(self.at % STEPS as u64) as usize],
+        };
         step.0 = step.0.saturating_add(1);
     }
 

@@ -10,9 +10,10 @@ use super::pins::Pins;
 use super::pool::Pool;
 use super::routes::{Guest, Routes};
 use super::slot::{Check, Slot};
+use super::time::Time;
 use super::weight::Starting;
 
-/// One in so many exchanges is timed when it succeeds: reading the clock costs as much as a pick.
+/// One in so many exchanges of an endpoint is timed when all is well: reading the clock costs as much as a pick.
 const TIMED: u64 = 8;
 
 /// Picks, and keeps places for those who reserved one.
@@ -93,8 +94,20 @@ impl Picker {
         }
     }
 
-    pub(crate) const fn has_opened(&self) -> bool {
-        self.opened
+    /// Does what time alone brings, if there is anything that waits for it.
+    #[inline]
+    fn catch_up(&mut self, time: &mut Time) {
+        if !self.due.is_empty() {
+            self.advance(time.now());
+        }
+        if let Some(pin) = self.settings.pin {
+            self.pins.expire(pin.linger, time.now());
+        }
+    }
+
+    /// Whether a change had no effect on anybody else, nor will have with time.
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.opened && self.gone.is_empty() && self.ejected == 0 && self.due.is_empty()
     }
 
     /// Whoever waits looks for a place again.
@@ -117,6 +130,8 @@ impl Picker {
         }
         let starting = self.settings.slow_start.filter(|_| !new.checked);
         self.slots[index].starting = starting.map(|config| Starting::new(config, now));
+        self.ticket += 1;
+        self.slots[index].last_pick = self.ticket; // of equals, those that came earlier
         self.update(index, new, now);
         index
     }
@@ -146,21 +161,13 @@ impl Picker {
         self.retire(index);
     }
 
-    /// Keeps an endpoint that was removed but still has requests: it is not gone when they end, and drains until it is
-    /// [`update`](Self::update)d.
-    pub(crate) fn revive(&mut self, index: usize, now: Instant) -> usize {
-        if self.slots[index].removed {
-            self.change(index, now, |slot| (slot.removed, slot.base) = (false, 0));
-        }
-        index
-    }
-
     /// The endpoints that are gone since this was last asked.
     pub(crate) fn take_gone(&mut self) -> Vec<usize> {
         std::mem::take(&mut self.gone)
     }
 
     /// Frees the slot of an endpoint that was removed once nothing is in flight.
+    #[inline]
     pub(super) fn retire(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         if !slot.removed || slot.gone || slot.own > 0 {
@@ -203,10 +210,12 @@ impl Picker {
     /// whatever comes of it.
     ///
     /// O(log endpoints) for each that is excluded, and once more; O(endpoints) where nothing can be picked.
-    pub(crate) fn pick(&mut self, ask: Ask, excluded: &[usize], now: Instant) -> Result<Picked, PickError> {
-        self.advance(now);
-        if let Some(pin) = self.settings.pin {
-            self.pins.expire(pin.linger, now);
+    #[inline]
+    pub(crate) fn pick(&mut self, ask: Ask, excluded: &[usize], time: impl Into<Time>) -> Result<Picked, PickError> {
+        let time = &mut time.into();
+        self.catch_up(time);
+        if ask.claim.is_none() && excluded.is_empty() {
+            return self.pick_by_route(ask, excluded, time);
         }
         // What is unreserved is open for it alone, as nobody gets in between.
         self.swap(ask.claim, |picker| {
@@ -214,7 +223,7 @@ impl Picker {
                 picker.unreserve(claim);
             }
             picker.exclude(excluded, true);
-            let picked = picker.pick_by_route(ask, excluded, now);
+            let picked = picker.pick_by_route(ask, excluded, time);
             picker.exclude(excluded, false);
             picked
         })
@@ -227,17 +236,18 @@ impl Picker {
         swap: impl FnOnce(&mut Self) -> Result<Picked, PickError>,
     ) -> Result<Picked, PickError> {
         let Some(from) = from else { return swap(self) };
-        let (opened, open) = (self.opened, self.pools[from.pool].open());
+        let (opened, open) = (self.opened, self.pools[from.pool()].open());
         let picked = swap(self);
         let lent = from.guest.is_some() && picked.is_ok_and(|picked| picked.claim != from);
-        self.opened = opened || lent || self.pools[from.pool].open() > open;
+        self.opened = opened || lent || self.pools[from.pool()].open() > open;
         picked
     }
 
-    fn pick_by_route(&mut self, ask: Ask, excluded: &[usize], now: Instant) -> Result<Picked, PickError> {
+    #[inline]
+    fn pick_by_route(&mut self, ask: Ask, excluded: &[usize], time: &mut Time) -> Result<Picked, PickError> {
         let mut station = 0;
         while let Some((pool, guest)) = self.routes.of(ask.class, station) {
-            let owed = ask.claim.is_some_and(|claim| claim.pool == pool);
+            let owed = ask.claim.is_some_and(|claim| claim.pool() == pool);
             if (owed || self.admits(pool, guest, ask.class))
                 && let Some((index, by_key)) = self.choose(pool, ask.key, excluded)
             {
@@ -247,35 +257,42 @@ impl Picker {
                     (None, 0) => PickReason::Load,
                     (None, _) => PickReason::Spill,
                 };
-                let pinned = ask.key.filter(|key| self.pin(*key, index, now));
-                return Ok(Picked { pinned, ..self.take(index, guest.map(|_| ask.class), reason, now) });
+                let pinned = ask.key.is_some_and(|key| self.pin(key, index, time));
+                let picked = self.take(index, guest.map(|_| ask.class), reason, time);
+                return Ok(Picked { key: ask.key, pinned, ..picked });
             }
             station += 1;
         }
         Err(self.why_none(ask.class))
     }
 
-    fn take(&mut self, index: usize, guest: Option<Class>, reason: PickReason, now: Instant) -> Picked {
+    #[inline]
+    fn take(&mut self, index: usize, guest: Option<Class>, reason: PickReason, time: &mut Time) -> Picked {
         self.ticket += 1;
         let ticket = self.ticket;
         let slot = &mut self.slots[index];
         slot.last_pick = ticket;
+        let sample = slot.picks.is_multiple_of(TIMED);
         slot.picks += 1;
-        let claim = Claim { pool: slot.pool, guest };
+        let claim = Claim::new(slot.pool, guest);
         let pool = &mut self.pools[slot.pool];
         if let Some(class) = guest {
             pool.borrowed[class.index()] += 1;
         }
         pool.occupy(slot, self.settings.offset, true);
         let trial = slot.begin_trial(ticket);
-        if trial {
-            pool.change(slot, self.settings.offset, now, |_| ());
+        let timed = trial || sample || pool.is_watched();
+        if timed {
+            time.now();
         }
-        let timed = trial || ticket.is_multiple_of(TIMED) || pool.is_new();
-        Picked { index, claim, ticket, trial, timed, reason, pinned: None }
+        if trial {
+            pool.change(slot, self.settings.offset, time.now(), |_| ());
+        }
+        Picked { index, claim, ticket, started: time.known(), trial, timed, reason, key: None, pinned: false }
     }
 
     /// Whether a place of the pool is open for the class.
+    #[inline]
     pub(super) fn admits(&self, pool: usize, guest: Option<Guest>, class: Class) -> bool {
         let pool = &self.pools[pool];
         match guest {
@@ -299,15 +316,16 @@ impl Picker {
     pub(crate) fn shift(
         &mut self,
         from: &Picked,
-        (class, key): (Class, Option<u64>),
+        class: Class,
         excluded: &[usize],
         now: Instant,
     ) -> Result<Picked, PickError> {
-        self.advance(now);
+        let time = &mut Time::from(now);
+        self.catch_up(time);
         self.swap(Some(from.claim), |picker| {
-            picker.vacate(from, now);
+            picker.vacate(from, time);
             picker.exclude(excluded, true);
-            let picked = picker.pick_by_route(Ask { class, key, ..Ask::default() }, excluded, now);
+            let picked = picker.pick_by_route(Ask { class, key: from.key, ..Ask::default() }, excluded, time);
             picker.exclude(excluded, false);
             if picked.is_err() {
                 let slot = &mut picker.slots[from.index];
@@ -317,7 +335,7 @@ impl Picker {
                 }
                 pool.occupy(slot, picker.settings.offset, true);
                 let home = picker.home_of(from.index);
-                from.pinned.map(|key| picker.pins.take(key, home, false, now));
+                from.pinned().map(|key| picker.pins.take(key, home, false, now));
             }
             picked
         })
@@ -328,9 +346,10 @@ impl Picker {
     }
 
     /// One request less there.
-    pub(super) fn vacate(&mut self, picked: &Picked, now: Instant) {
-        if let Some(key) = picked.pinned {
-            self.pins.release(key, now);
+    #[inline]
+    pub(super) fn vacate(&mut self, picked: &Picked, time: &mut Time) {
+        if let Some(key) = picked.pinned() {
+            self.pins.release(key, time.now());
         }
         let slot = &mut self.slots[picked.index];
         let pool = &mut self.pools[slot.pool];

@@ -16,7 +16,7 @@ impl Picker {
                 if guest.is_some() {
                     self.pools[pool].borrowed[class.index()] += 1;
                 }
-                return Some(Claim { pool, guest: guest.map(|_| class) });
+                return Some(Claim::new(pool, guest.map(|_| class)));
             }
             station += 1;
         }
@@ -24,7 +24,7 @@ impl Picker {
 
     /// Gives a reservation up. O(1).
     pub(crate) fn unreserve(&mut self, claim: Claim) {
-        let pool = &mut self.pools[claim.pool];
+        let pool = &mut self.pools[claim.pool()];
         debug_assert!(pool.reserved > 0);
         let open = pool.open();
         pool.reserved = pool.reserved.saturating_sub(1);

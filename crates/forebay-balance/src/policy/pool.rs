@@ -4,7 +4,7 @@ use forebay_core::Class;
 
 use super::foreign::Foreign;
 use super::slot::Slot;
-use super::tree::{Key, Tree};
+use super::tree::Tree;
 use super::weight::UNIT;
 
 /// By what an endpoint is chosen.
@@ -52,6 +52,9 @@ const FIRST_MEAN: Duration = Duration::from_secs(1);
 const LEAST_MEAN: f64 = 0.01;
 const LARGEST_MEAN: f64 = 30.0;
 
+/// So many successes end the time in which every exchange is timed.
+const WATCHED: u32 = 256;
+
 /// Endpoints that share requests.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
@@ -81,6 +84,8 @@ pub(crate) struct Pool {
     pub(crate) panic: bool,
     /// Of successes, in seconds.
     mean: Option<f64>,
+    /// How many more successes are timed, all of them, since the last error.
+    alert: u32,
 }
 
 /// What one slot adds to the sums.
@@ -128,7 +133,7 @@ impl Pool {
     pub(super) fn leave(&mut self, leaf: u32) {
         self.members[leaf as usize] = None;
         self.owed[leaf as usize] = 0;
-        self.tree.set(leaf, Key::CLOSED);
+        self.tree.close(leaf);
     }
 
     fn add(&mut self, share: Share) {
@@ -163,6 +168,7 @@ impl Pool {
     }
 
     /// One request more or less there, and nothing else. O(log endpoints).
+    #[inline]
     pub(super) fn occupy(&mut self, slot: &mut Slot, offset: Offset, more: bool) {
         let before = slot.room();
         slot.occupy(more, self.panic);
@@ -171,16 +177,17 @@ impl Pool {
         self.place(slot, offset);
     }
 
+    #[inline]
     fn place(&mut self, slot: &Slot, offset: Offset) {
         let weight = if slot.open && slot.takes_more() { slot.weight } else { 0 };
         let work = 2 * slot.load_units() + offset.units();
-        self.tree.set(slot.leaf, Key { work, weight, ticket: slot.last_pick });
+        self.tree.set(slot.leaf, work, weight, slot.last_pick);
     }
 
     /// Leaves a slot out of the picks until it is [`change`](Self::change)d or [`occupy`](Self::occupy)ed.
     pub(super) fn exclude(&mut self, slot: &Slot, offset: Offset, excluded: bool) {
         if excluded {
-            self.tree.set(slot.leaf, Key::CLOSED);
+            self.tree.close(slot.leaf);
         } else {
             self.place(slot, offset);
         }
@@ -194,11 +201,13 @@ impl Pool {
     }
 
     /// Places that nobody has reserved; `u64::MAX`: any number.
+    #[inline]
     pub(crate) const fn open(&self) -> u64 {
         if self.unbounded > 0 { u64::MAX } else { self.free.saturating_sub(self.reserved) }
     }
 
     /// Chooses an endpoint; `random` is a draw of 64 bits.
+    #[inline]
     pub(super) fn choose(&mut self, policy: Policy, mut random: impl FnMut() -> u64) -> Option<u32> {
         let leaf = match policy {
             Policy::LeastConn => self.tree.best(),
@@ -214,14 +223,14 @@ impl Pool {
     }
 
     fn draw(&self, random: u64) -> Option<u32> {
-        let total: u64 = self.tree.keys().iter().map(|key| u64::from(key.weight)).sum();
+        let total: u64 = self.tree.keys().iter().map(|key| u64::from(key.weight())).sum();
         let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-        let open = self.tree.keys().iter().enumerate().filter(|(_, key)| key.weight > 0);
+        let open = self.tree.keys().iter().enumerate().filter(|(_, key)| key.weight() > 0);
         for (leaf, key) in open {
-            if at < u64::from(key.weight) {
+            if at < u64::from(key.weight()) {
                 return Some(leaf as u32);
             }
-            at -= u64::from(key.weight);
+            at -= u64::from(key.weight());
         }
         None
     }
@@ -229,19 +238,24 @@ impl Pool {
     fn turn(&mut self) -> Option<u32> {
         let keys = self.tree.keys();
         let mut total = 0;
-        for (owed, key) in self.owed.iter_mut().zip(keys).filter(|(_, key)| key.weight > 0) {
-            *owed += i64::from(key.weight);
-            total += i64::from(key.weight);
+        for (owed, key) in self.owed.iter_mut().zip(keys).filter(|(_, key)| key.weight() > 0) {
+            *owed += i64::from(key.weight());
+            total += i64::from(key.weight());
         }
-        let open = (0..keys.len()).filter(|leaf| keys[*leaf].weight > 0);
+        let open = (0..keys.len()).filter(|leaf| keys[*leaf].weight() > 0);
         let next = open.max_by_key(|leaf| (self.owed[*leaf], std::cmp::Reverse(*leaf)))?;
         self.owed[next] -= total;
         Some(next as u32)
     }
 
-    /// Whether nothing has succeeded yet.
-    pub(super) const fn is_new(&self) -> bool {
-        self.mean.is_none()
+    /// Whether every exchange is timed: an error has come lately, or nothing has succeeded yet.
+    pub(super) const fn is_watched(&self) -> bool {
+        self.alert > 0 || self.mean.is_none()
+    }
+
+    /// An error or an overload answer: how fast others come will matter.
+    pub(super) const fn alarm(&mut self) {
+        self.alert = WATCHED;
     }
 
     /// The mean service time; a guess before the first success.
@@ -249,8 +263,11 @@ impl Pool {
         self.mean.map_or(FIRST_MEAN, |mean| Duration::from_secs_f64(mean.clamp(LEAST_MEAN, LARGEST_MEAN)))
     }
 
-    /// A success that took so long: a moving average with the weight 1/32.
-    pub(super) fn succeeded(&mut self, took: Duration) {
+    /// A success, and how long it took if that is known: a moving average with the weight 1/32.
+    #[inline]
+    pub(super) fn succeeded(&mut self, took: Option<Duration>) {
+        self.alert = self.alert.saturating_sub(1);
+        let Some(took) = took else { return };
         let took = took.as_secs_f64();
         self.mean = Some(self.mean.map_or(took, |mean| mean + (took - mean) / 32.0));
     }

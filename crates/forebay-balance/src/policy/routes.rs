@@ -28,6 +28,7 @@ impl Routes {
     }
 
     /// The stations of a class, in order; with what it may do there as a guest.
+    #[inline]
     pub(super) fn of(&self, class: Class, at: usize) -> Option<(usize, Option<Guest>)> {
         let route = &self.0[class.index()];
         if let Some(pool) = route.pools.get(at) {

@@ -24,7 +24,8 @@ pub(super) fn pick(picker: &mut Picker, now: Instant) -> Result<Picked, PickErro
 }
 
 pub(super) fn end(picker: &mut Picker, picked: &Picked, outcome: Outcome, started: Instant, now: Instant) {
-    picker.release(picked, &Ended { outcome, started, pause: None }, now);
+    let picked = Picked { started: Some(started), ..*picked };
+    picker.release(&picked, &Ended { outcome, pause: None }, now);
 }
 
 fn own(picker: &Picker) -> Vec<u32> {
@@ -97,8 +98,8 @@ fn reserved_places_are_for_those_who_reserved() {
     let first = pick(&mut picker, now).expect("one is open");
     assert_eq!(pick(&mut picker, now), Err(PickError::AtCapacity));
     assert!(picker.reserve(Class::P1).is_none());
-    let second = picker.shift(&first, (Class::P2, None), &[0], now).expect("what it gives back pays for what it takes");
-    assert_eq!(picker.shift(&second, (Class::P2, None), &[0, 1], now), Err(PickError::AtCapacity));
+    let second = picker.shift(&first, Class::P2, &[0], now).expect("what it gives back pays for what it takes");
+    assert_eq!(picker.shift(&second, Class::P2, &[0, 1], now), Err(PickError::AtCapacity));
     assert_eq!(own(&picker), [0, 1, 0], "as it was");
     let third = picker.pick(Ask { claim: Some(claim), ..Ask::default() }, &[], now).expect("its own");
     assert_eq!(third.index, 0);
@@ -127,11 +128,10 @@ fn an_endpoint_that_comes_back_before_it_is_gone_stays() {
     let (mut picker, now) = fleet(&[(1, None), (1, None)]);
     let held = picker.pick(Ask::default(), &[1], now).expect("open");
     picker.remove(0, now);
-    picker.revive(0, now);
+    assert!((0..4).all(|_| pick(&mut picker, now).expect("the other").index == 1));
+    picker.update(0, new(9, None), now);
     end(&mut picker, &held, Outcome::Success, now, now);
     assert_eq!(picker.take_gone(), []);
-    assert!((0..4).all(|_| pick(&mut picker, now).expect("the other").index == 1), "its service is not there yet");
-    picker.update(0, new(9, None), now);
     assert_eq!(pick(&mut picker, now).expect("open").index, 0);
 }
 
@@ -153,3 +153,29 @@ mod health;
 mod load;
 mod props;
 mod routes;
+
+#[test]
+fn the_clock_is_read_for_one_in_eight_exchanges_until_one_fails() {
+    use std::cell::Cell;
+    thread_local!(static READ: Cell<u32> = const { Cell::new(0) });
+    thread_local!(static START: Cell<Option<Instant>> = const { Cell::new(None) });
+    let clock = || {
+        READ.set(READ.get() + 1);
+        START.get().expect("set") + Duration::from_millis(READ.get().into())
+    };
+    let (mut picker, start) = fleet(&[(1, None), (1, None)]);
+    START.set(Some(start));
+    let mut exchanges = |outcome, many| {
+        let before = READ.get();
+        for _ in 0..many {
+            let picked = picker.pick(Ask::default(), &[], Time::by(clock)).expect("open");
+            picker.release(&picked, &Ended { outcome, pause: None }, Time::by(clock));
+        }
+        READ.get() - before
+    };
+    assert_eq!(exchanges(Outcome::Success, 16), 4, "at the pick and at the end, of the first of each endpoint");
+    assert_eq!(exchanges(Outcome::Success, 160), 40);
+    exchanges(Outcome::Error, 1);
+    assert_eq!(exchanges(Outcome::Success, 256), 512, "how fast errors come matters now");
+    assert_eq!(exchanges(Outcome::Success, 160), 40, "and not any more");
+}

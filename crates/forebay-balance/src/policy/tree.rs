@@ -1,99 +1,109 @@
-/// No leaf: one that is not there.
-const NONE: u32 = u32::MAX;
+/// From here on an endpoint is closed. Times a weight below 2^24 it still fits in 64 bits.
+const CLOSED: u64 = 1 << 39;
 
 /// How an endpoint stands beside the others.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
-    /// `2 load + offset`, in 1/256 requests.
-    pub(super) work: u64,
-    /// In 1/256; 0: closed, it loses to all.
-    pub(super) weight: u32,
-    /// When it was picked last, in picks.
-    pub(super) ticket: u64,
+    /// `2 load + offset`, in 1/256 requests, a thousand million requests at most; `CLOSED`: more than any.
+    work: u64,
+    /// When it was picked last, in picks: no two are the same, but for closed ones.
+    ticket: u64,
+    /// In 1/256, at least 1.
+    weight: u32,
+    /// Whose it is.
+    leaf: u32,
 }
 
 impl Key {
-    pub(super) const CLOSED: Self = Self { work: 0, weight: 0, ticket: 0 };
+    /// With no weight it is closed.
+    fn new(leaf: u32, work: u64, weight: u32, ticket: u64) -> Self {
+        if weight == 0 {
+            Self { work: CLOSED, weight: 1, ticket: 0, leaf }
+        } else {
+            Self { work: work.min(CLOSED - 1), weight, ticket, leaf }
+        }
+    }
+
+    /// The weight in use, in 1/256; 0: it is closed.
+    pub(super) const fn weight(&self) -> u32 {
+        if self.work < CLOSED { self.weight } else { 0 }
+    }
 
     /// Whether it has less work for its weight, compared exactly; of equals, whether it was picked longer ago.
-    pub(super) fn beats(&self, other: &Self) -> bool {
-        if self.weight == 0 || other.weight == 0 {
-            return self.weight >= other.weight;
-        }
-        if (self.work | other.work) >> 39 == 0 {
-            // Times a weight below 2^24 it still fits.
-            let (ours, theirs) = (self.work * u64::from(other.weight), other.work * u64::from(self.weight));
-            return ours < theirs || ours == theirs && self.ticket <= other.ticket;
-        }
-        let ours = u128::from(self.work) * u128::from(other.weight);
-        let theirs = u128::from(other.work) * u128::from(self.weight);
-        ours < theirs || ours == theirs && self.ticket <= other.ticket
+    pub(super) const fn beats(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.work * other.weight as u64, other.work * self.weight as u64);
+        ours < theirs || ours == theirs && self.ticket < other.ticket
     }
 }
 
-/// A winner tree: each inner node holds the better of the winners of its two children, so that the root is the best of
-/// all, and a change is felt on one path only (Knuth, The Art of Computer Programming 3, 5.4.1).
+/// A winner tree: each inner node holds the better of its two children, so that the root is the best of all, and a
+/// change is felt on one path only (Knuth, The Art of Computer Programming 3, 5.4.1).
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    keys: Vec<Key>,
-    /// 1-based: the children of `n` are `2n` and `2n + 1`; behind the inner nodes stand the leaves, in order.
-    nodes: Vec<u32>,
-    leaves: usize,
+    /// 1-based: the children of `n` are `2n` and `2n + 1`; the second half are the leaves, in order, as many as the next
+    /// power of two.
+    nodes: Vec<Key>,
+    len: usize,
 }
 
 impl Tree {
+    fn first_leaf(&self) -> usize {
+        self.nodes.len() / 2
+    }
+
     pub(super) fn keys(&self) -> &[Key] {
-        &self.keys
+        &self.nodes[self.first_leaf()..][..self.len]
     }
 
     /// Adds a closed leaf at the end; its number. O(leaves) when the tree has to grow, so O(1) over many.
     pub(super) fn push(&mut self) -> u32 {
-        let leaf = self.keys.len();
-        self.keys.push(Key::CLOSED);
-        if leaf >= self.leaves {
-            self.leaves = self.keys.len().next_power_of_two();
-            self.nodes = vec![NONE; 2 * self.leaves];
-            for node in (1..self.leaves + leaf + 1).rev() {
-                self.nodes[node] = if node >= self.leaves { (node - self.leaves) as u32 } else { self.winner(node) };
+        let leaf = self.len;
+        self.len += 1;
+        if leaf >= self.first_leaf() {
+            let leaves = self.len.next_power_of_two();
+            let closed = |leaf: usize| Key::new(leaf as u32, 0, 0, 0);
+            let kept = self.nodes.split_off(self.first_leaf());
+            self.nodes = vec![closed(0); leaves];
+            self.nodes.extend(kept);
+            let known = self.nodes.len() - leaves;
+            self.nodes.extend((known..leaves).map(closed));
+            for node in (1..leaves).rev() {
+                let (one, other) = (self.nodes[2 * node], self.nodes[2 * node + 1]);
+                self.nodes[node] = if one.beats(&other) { one } else { other };
             }
-        } else {
-            self.nodes[self.leaves + leaf] = leaf as u32;
-            self.set(leaf as u32, Key::CLOSED);
         }
         leaf as u32
     }
 
     /// The best that is open.
     pub(super) fn best(&self) -> Option<u32> {
-        let best = *self.nodes.get(1)?;
-        (self.keys.get(best as usize)?.weight > 0).then_some(best)
+        let best = self.nodes.get(1)?;
+        (best.work < CLOSED).then_some(best.leaf)
     }
 
-    /// Changes a leaf. O(log leaves), less where it neither was nor becomes the better one.
-    pub(super) fn set(&mut self, leaf: u32, key: Key) {
-        self.keys[leaf as usize] = key;
-        let mut node = (self.leaves + leaf as usize) / 2;
-        while node > 0 {
-            let winner = self.winner(node);
-            let before = std::mem::replace(&mut self.nodes[node], winner);
-            if before != leaf && winner != leaf {
-                break;
+    /// Closes a leaf.
+    pub(super) fn close(&mut self, leaf: u32) {
+        self.set(leaf, 0, 0, 0);
+    }
+
+    /// Changes a leaf: its work, its weight, and when it was picked last. O(log leaves), less where it neither was nor
+    /// becomes the better one.
+    pub(super) fn set(&mut self, leaf: u32, work: u64, weight: u32, ticket: u64) {
+        let nodes = &mut *self.nodes;
+        let mut node = nodes.len() / 2 + leaf as usize;
+        let mut best = Key::new(leaf, work, weight, ticket);
+        nodes[node] = best;
+        while node > 1 {
+            let rival = &nodes[node ^ 1];
+            if rival.beats(&best) {
+                best = *rival;
             }
             node /= 2;
-        }
-    }
-
-    fn winner(&self, node: usize) -> u32 {
-        let (a, b) = (self.nodes[2 * node], self.nodes[2 * node + 1]);
-        match (self.keys.get(a as usize), self.keys.get(b as usize)) {
-            (Some(one), Some(other)) => {
-                if one.beats(other) {
-                    a
-                } else {
-                    b
-                }
+            let parent = &mut nodes[node];
+            let was = std::mem::replace(parent, best).leaf;
+            if was != leaf && best.leaf != leaf {
+                break;
             }
-            _ => a.min(b), // one of them is not there
         }
     }
 }

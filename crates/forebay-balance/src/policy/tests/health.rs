@@ -147,7 +147,7 @@ fn r25_an_overload_answer_caps_and_successes_lift_the_cap() {
 fn r25_retry_after_closes_only_who_has_nothing_to_do_and_never_the_last() {
     let (mut picker, start) = fleet(&[(1, None), (1, None)]);
     let pause = Some(Duration::from_secs(7));
-    let busy = Ended { outcome: Outcome::Overload, started: start, pause };
+    let busy = Ended { outcome: Outcome::Overload, pause };
     let held: Vec<_> = (0..2).map(|_| picker.pick(Ask::default(), &[1], start).expect("open")).collect();
     picker.release(&held[0], &busy, start);
     assert_eq!(picker.slots[0].state(), EndpointState::Up, "it has another: a full house");

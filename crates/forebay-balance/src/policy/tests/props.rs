@@ -73,7 +73,7 @@ fn takes(slot: &Slot) -> bool {
 fn model(picker: &Picker, class: Class, claim: Option<Claim>, excluded: &[usize]) -> Option<usize> {
     let mut station = 0;
     while let Some((pool, guest)) = picker.routes.of(class, station) {
-        let owed = claim.is_some_and(|claim| claim.pool == pool);
+        let owed = claim.is_some_and(|claim| claim.pool() == pool);
         if (owed || picker.admits(pool, guest, class))
             && let Some(index) = scan(picker, pool, excluded)
         {
@@ -104,9 +104,9 @@ fn audit(picker: &Picker, held: &[(Picked, Instant)], reserved: &[(Class, Claim)
         prop_assert_eq!(pool.healthy, sum(&|slot| if slot.healthy() { u64::from(slot.base) } else { 0 }));
         let unknown = |slot: &Slot| u64::from(slot.stays() && slot.foreign == foreign::Foreign::Unknown);
         prop_assert_eq!(pool.unknown as u64, sum(&unknown));
-        prop_assert_eq!(pool.reserved, reserved.iter().filter(|(_, claim)| claim.pool == at).count() as u64);
+        prop_assert_eq!(pool.reserved, reserved.iter().filter(|(_, claim)| claim.pool() == at).count() as u64);
         let borrowed = held.iter().map(|(picked, _)| picked.claim).chain(reserved.iter().map(|(_, claim)| *claim));
-        let borrowed = borrowed.filter(|claim| claim.pool == at && claim.guest.is_some()).count();
+        let borrowed = borrowed.filter(|claim| claim.pool() == at && claim.guest.is_some()).count();
         prop_assert_eq!(pool.borrowed.iter().sum::<u32>() as usize, borrowed);
         prop_assert_eq!(pool.panic, pool.should_panic(0.5));
     }
@@ -143,9 +143,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Shift(i) if !held.is_empty() => {
                 let i = i % held.len();
                 let from = held[i].0;
-                if let Ok(picked) =
-                    picker.shift(&from, (from.claim.guest.unwrap_or_default(), None), &[from.index], now)
-                {
+                if let Ok(picked) = picker.shift(&from, from.claim.guest.unwrap_or_default(), &[from.index], now) {
                     held[i] = (picked, now);
                 }
             }
@@ -154,7 +152,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 now = now.max(started + Duration::from_millis(u64::from(took_ms) / 16));
                 let pause = pause.map(|ms| Duration::from_millis(u64::from(ms)));
                 let outcome = outcomes[usize::from(outcome)];
-                picker.release(&picked, &Ended { outcome, started, pause }, now);
+                picker.release(&picked, &Ended { outcome, pause }, now);
             }
             Step::Head(i) if !held.is_empty() => picker.head_of_trial(&held[i % held.len()].0, now),
             Step::Reserve(class) => {
@@ -168,7 +166,8 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Redeem(i) if !reserved.is_empty() => {
                 let (class, claim) = reserved.swap_remove(i % reserved.len());
                 picker.advance(now);
-                let room = picker.pools[claim.pool].members.iter().flatten().any(|i| takes(&picker.slots[*i as usize]));
+                let room =
+                    picker.pools[claim.pool()].members.iter().flatten().any(|i| takes(&picker.slots[*i as usize]));
                 let picked = picker.pick(Ask { class, claim: Some(claim), key: None }, &[], now);
                 prop_assert!(!room || picked.is_ok(), "who reserved finds room");
                 held.extend(picked.map(|picked| (picked, now)));
@@ -230,7 +229,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
         audit(&picker, &held, &reserved)?;
     }
     for (picked, started) in held.drain(..) {
-        picker.release(&picked, &Ended { outcome: Outcome::Success, started, pause: None }, now.max(started));
+        picker.release(&picked, &Ended { outcome: Outcome::Success, pause: None }, now.max(started));
     }
     for (_, claim) in reserved.drain(..) {
         picker.unreserve(claim);

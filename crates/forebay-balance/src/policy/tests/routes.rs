@@ -30,11 +30,11 @@ fn r42_a_class_goes_to_its_own_pool_and_spills_when_that_is_full() {
 fn r43_nobody_else_enters_but_who_may_borrow_and_then_so_many() {
     let (mut picker, now) = pools(3);
     for _ in 0..2 {
-        assert_eq!(picker.pick(ask(Class::P1), &[], now).expect("shared").claim.pool, 0);
+        assert_eq!(picker.pick(ask(Class::P1), &[], now).expect("shared").claim.pool(), 0);
     }
     assert_eq!(picker.pick(ask(Class::P1), &[], now), Err(PickError::AtCapacity), "not in P0's");
     let guest = picker.pick(ask(Class::P3), &[], now).expect("borrowed");
-    assert_eq!((guest.claim.pool, guest.reason), (1, PickReason::Borrow));
+    assert_eq!((guest.claim.pool(), guest.reason), (1, PickReason::Borrow));
     assert_eq!(picker.pick(ask(Class::P3), &[], now), Err(PickError::AtCapacity), "one at most");
     end(&mut picker, &guest, Outcome::Success, now, now);
     let claim = picker.reserve(Class::P3).expect("a place to borrow again");
@@ -42,7 +42,7 @@ fn r43_nobody_else_enters_but_who_may_borrow_and_then_so_many() {
     picker.unreserve(claim);
     let own: Vec<_> = (0..2).map(|_| picker.pick(ask(Class::P0), &[], now).expect("its own")).collect();
     assert_eq!(picker.pick(ask(Class::P3), &[], now), Err(PickError::AtCapacity), "one is kept");
-    assert!(own.iter().all(|picked| picked.claim.pool == 1));
+    assert!(own.iter().all(|picked| picked.claim.pool() == 1));
     assert_eq!(picker.pools[1].borrowed[3], 0);
 }
 
@@ -60,8 +60,8 @@ fn r32_a_reservation_of_one_pool_is_given_back_where_a_better_one_came_free() {
     let (mut picker, now) = pools(1);
     let own = picker.pick(ask(Class::P0), &[], now).expect("its own");
     let claim = picker.reserve(Class::P0).expect("in the shared one");
-    assert_eq!(claim.pool, 0);
+    assert_eq!(claim.pool(), 0);
     end(&mut picker, &own, Outcome::Success, now, now);
     let picked = picker.pick(Ask { claim: Some(claim), ..ask(Class::P0) }, &[], now).expect("open");
-    assert_eq!((picked.claim.pool, picker.pools[0].reserved, picker.pools[0].open()), (1, 0, 2));
+    assert_eq!((picked.claim.pool(), picker.pools[0].reserved, picker.pools[0].open()), (1, 0, 2));
 }
