@@ -12,9 +12,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use forebay_core::{BodyGuard as _, CapacitySignal as _, Class, Outcome, Reservation};
 
 use crate::capacity::{Capacity, Place};
+use crate::endpoint::Endpoint;
+use crate::gpu::GpuTable;
 use crate::ledger::{Core, now};
+use crate::members::Members;
 use crate::permit::{Permit, Who};
-use crate::policy::{New, Picker, Routes, Settings};
+use crate::policy::{Picker, Routes, Settings};
 use crate::wait::{OnFull, Ticket};
 
 #[cfg(forebay_loom)]
@@ -32,13 +35,13 @@ impl Wake for Count {
     }
 }
 
-/// One endpoint with so many places.
-fn house(places: u32) -> Arc<Core> {
-    let mut picker = Picker::new(Settings::default(), Routes::to_one_pool(), 1, 7, now());
-    let max_concurrency = Some(places);
-    let new = New { pool: 0, weight: 1, max_concurrency, checked: false, probed: false, id_hash: 0, group_hash: 0 };
-    picker.insert(new, now());
-    Arc::new(Core::new(picker, ["default".into()].into(), OnFull::default()))
+/// One endpoint with so many places; it goes with the first.
+fn house(places: u32) -> (Members, Arc<Core>) {
+    let picker = Picker::new(Settings::default(), Routes::to_one_pool(), 1, 7, now());
+    let core = Arc::new(Core::new(picker, ["default".into()].into(), OnFull::default()));
+    let members = Members::new(Arc::clone(&core), GpuTable::default(), false, false);
+    members.insert(Endpoint::with_service("a", ()).max_concurrency(places)).expect("valid");
+    (members, core)
 }
 
 fn pick(core: &Arc<Core>, place: Option<Place>) -> Option<Permit> {
@@ -90,7 +93,7 @@ fn check(model: impl Fn() + Send + Sync + 'static) {
 #[test]
 fn a_place_that_comes_free_goes_to_who_waits_or_stays_open() {
     check(|| {
-        let core = house(1);
+        let (_members, core) = house(1);
         let held = pick(&core, None).expect("open");
         let other = Arc::clone(&core);
         let releasing = thread::spawn(move || held.finish(Outcome::Success));
@@ -114,7 +117,7 @@ fn a_place_that_comes_free_goes_to_who_waits_or_stays_open() {
 #[test]
 fn a_waiter_that_leaves_at_its_grant_passes_it_on() {
     check(|| {
-        let core = house(1);
+        let (_members, core) = house(1);
         let held = pick(&core, None).expect("open");
         let (first, second) = (wait(&core), wait(&core));
         let releasing = thread::spawn(move || held.finish(Outcome::Success));
@@ -130,7 +133,7 @@ fn a_waiter_that_leaves_at_its_grant_passes_it_on() {
 #[test]
 fn a_reservation_is_redeemed_once_or_given_back() {
     check(|| {
-        let core = house(1);
+        let (_members, core) = house(1);
         let capacity = Capacity { core: Arc::clone(&core) };
         let reserved: Reservation = capacity.try_reserve(Class::P1).expect("open");
         let (copy, other) = (reserved.clone(), Arc::clone(&core));
@@ -150,7 +153,7 @@ fn a_reservation_is_redeemed_once_or_given_back() {
 #[test]
 fn who_follows_the_places_is_woken_for_each_that_comes_free() {
     check(|| {
-        let core = house(1);
+        let (_members, core) = house(1);
         let capacity = Capacity { core: Arc::clone(&core) };
         let held = pick(&core, None).expect("open");
         let woken = Arc::new(Count::default());
@@ -170,7 +173,7 @@ fn who_follows_the_places_is_woken_for_each_that_comes_free() {
 fn whatever_three_threads_do_nothing_is_lost() {
     use shuttle::rand::{Rng as _, thread_rng};
     check(|| {
-        let core = house(2);
+        let (_members, core) = house(2);
         let threads: Vec<_> = (0..3)
             .map(|_| {
                 let core = Arc::clone(&core);
