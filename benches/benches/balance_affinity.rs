@@ -1,22 +1,21 @@
 //! How much of their prompts requests find in the KV cache of the endpoint they are sent to, on real prompts, in virtual
-//! time: least connections, which knows no prompts, beside keys of their beginnings and a table of what was sent where.
+//! time: `Fleet` by least connections, which knows no prompts, beside keys of their beginnings and their whole prefixes.
 //!
 //! `cargo bench -p forebay-benches --bench balance_affinity`
 //!
 //! Eight equal endpoints, each with a cache of 2000 blocks of 512 tokens. A request takes 0.25 ms for each token of its
 //! prompt that is not cached and 20 ms for each token of its answer, and comes when the trace says, however busy they are.
 //!
-//! A row is the median over the seeds of the hashing, with the least and most hits, as one request that goes elsewhere
+//! A row is the median over many names of the endpoints, from which the order of a key follows, with the least and most hits, as one request that goes elsewhere
 //! changes all that come after it. The spread is what the endpoint with the most has, over a fair share: of requests,
 //! and of the time that requests are in flight, which is what least connections and the bound even out.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
-use forebay_balance::affinity::rendezvous::{self, Candidate, ranked};
-use forebay_balance::affinity::{PrefixTable, bound};
+use forebay_balance::affinity::PrefixBlocks;
+use forebay_balance::{Ask, Balance, BalanceBuilder, Endpoint, Fleet, Pick};
 use forebay_benches::{Goal, Report, median};
-use forebay_core::AffinityKey;
+use forebay_core::{AffinityKey, Class, Outcome};
 
 const ENDPOINTS: usize = 8;
 const CACHE_BLOCKS: usize = 2000;
@@ -84,13 +83,30 @@ impl Cache {
     }
 }
 
-/// How an endpoint is chosen.
+/// By what an endpoint is chosen.
 #[derive(Clone, Copy)]
 enum Policy {
     LeastConn,
-    /// By a key: the block with this number.
+    /// A key: the block with this number.
     Block(usize),
-    Table,
+    /// All blocks: who was sent most of them before.
+    Prefix,
+}
+
+impl Policy {
+    fn ask(self, blocks: &[u64]) -> Ask {
+        let blocks = &blocks[..blocks.len().min(DEPTH)];
+        let key = |ask: Ask, block: usize| match blocks.get(block) {
+            Some(hash) => ask.affinity(AffinityKey(*hash)),
+            None => ask,
+        };
+        let ask = Ask::from(Class::P2);
+        match self {
+            Self::LeastConn => ask,
+            Self::Block(block) => key(ask, block),
+            Self::Prefix => key(ask, 1).prefix(PrefixBlocks::new(blocks)),
+        }
+    }
 }
 
 /// What has happened to the requests of a trace.
@@ -108,69 +124,29 @@ fn spread(counts: &[u64; ENDPOINTS]) -> f64 {
     most as f64 * ENDPOINTS as f64 / total as f64
 }
 
-/// The endpoints, as the balancer knows them.
-struct Fleet {
-    in_flight: [u64; ENDPOINTS],
-    last_pick: [u64; ENDPOINTS],
-    candidates: Vec<Candidate>,
-    table: PrefixTable,
-    seed: u64,
-    picks: u64,
-}
-
-impl Fleet {
-    fn new(seed: u64) -> Self {
-        let candidates =
-            (0..ENDPOINTS).map(|index| Candidate::new(&format!("http://10.0.0.{index}:8000"), 1)).collect();
-        Self { in_flight: [0; 8], last_pick: [0; 8], candidates, table: PrefixTable::new(), seed, picks: 0 }
-    }
-
-    fn within(&self, index: usize) -> bool {
-        bound::within(self.in_flight[index], 1, ENDPOINTS as u64, self.in_flight.iter().sum())
-    }
-
-    fn pick(&mut self, policy: Policy, blocks: &[u64]) -> usize {
-        let blocks = &blocks[..blocks.len().min(DEPTH)];
-        let chosen = match policy {
-            Policy::LeastConn => None,
-            Policy::Block(which) => blocks.get(which).and_then(|key| {
-                ranked(self.seed, AffinityKey(*key), &self.candidates).find(|index| self.within(*index))
-            }),
-            Policy::Table => {
-                let key = AffinityKey(blocks.get(1).copied().unwrap_or_default());
-                let score = |index: usize| rendezvous::score(self.seed, key, self.candidates[index].id_hash, 1);
-                self.table.matches(blocks).best(0..ENDPOINTS, |index| self.within(index), score)
-            }
-        };
-        let least = || (0..ENDPOINTS).min_by_key(|&index| (self.in_flight[index], self.last_pick[index]));
-        let chosen = chosen.or_else(least).expect("there are some");
-        if matches!(policy, Policy::Table) {
-            self.table.insert(chosen, blocks);
-        }
-        self.picks += 1;
-        self.last_pick[chosen] = self.picks;
-        self.in_flight[chosen] += 1;
-        chosen
-    }
+/// Eight equal endpoints; each is its number. A key's order of them follows from their names, so from `seed`.
+fn fleet(seed: u64) -> Fleet<usize> {
+    let endpoint = |index| Endpoint::with_service(format!("http://10.{seed}.0.{index}:8000"), index);
+    (0..ENDPOINTS).map(endpoint).fold(Balance::builder(), BalanceBuilder::endpoint).build().expect("valid").fleet()
 }
 
 fn simulate(arrivals: &[Arrival], policy: Policy, seed: u64) -> Seen {
-    let (mut seen, mut fleet) = (Seen::default(), Fleet::new(seed));
+    let (mut seen, fleet) = (Seen::default(), fleet(seed));
     let mut caches: [Cache; ENDPOINTS] = Default::default();
-    let mut running = BinaryHeap::new();
-    for arrival in arrivals {
-        while let Some(&Reverse((end, index))) = running.peek()
-            && end <= arrival.at_us
+    let mut running: BTreeMap<(u64, usize), Pick<usize>> = BTreeMap::new();
+    for (number, arrival) in arrivals.iter().enumerate() {
+        while let Some(first) = running.first_entry()
+            && first.key().0 <= arrival.at_us
         {
-            running.pop();
-            fleet.in_flight[index] -= 1;
+            first.remove().finish(Outcome::Success);
         }
-        let chosen = fleet.pick(policy, arrival.whole());
+        let pick = fleet.pick(policy.ask(arrival.whole())).expect("open");
+        let chosen = pick.service;
         let hits = caches[chosen].hits(&arrival.blocks);
         caches[chosen].touch(&arrival.blocks);
         let missed = arrival.input.saturating_sub(hits as u64 * BLOCK_TOKENS);
         let took = 250 * missed + 20_000 * arrival.output;
-        running.push(Reverse((arrival.at_us + took, chosen)));
+        running.insert((arrival.at_us + took, number), pick);
         seen.blocks += arrival.blocks.len();
         seen.hits += hits;
         seen.requests[chosen] += 1;
@@ -218,7 +194,7 @@ fn main() {
             ("least-conn", Policy::LeastConn),
             ("first block", Policy::Block(0)),
             ("two blocks", Policy::Block(1)),
-            ("prefix table", Policy::Table),
+            ("prefix table", Policy::Prefix),
         ] {
             last = row(&mut report, trace, name, policy, &arrivals);
         }

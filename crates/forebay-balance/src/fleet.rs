@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use forebay_core::{AffinityKey, BodyGuard as _, Class, Deadline, Outcome, Reason};
 
+use crate::affinity::PrefixBlocks;
 use crate::capacity::Place;
 use crate::permit::{Permit, Who};
 use crate::policy;
@@ -44,13 +45,16 @@ pub struct Pick<S> {
 }
 
 /// Who asks for an endpoint. A [`Class`] alone will do.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Ask {
     /// Its class, which says what pools are open to it. Default P2.
     pub class: Class,
     /// What it belongs to: requests of one key go to one endpoint, as long as that has no more than its share.
     pub affinity: Option<AffinityKey>,
+    /// What its prompt begins with: it goes to the endpoint that was sent most of that before, as long as that has no more
+    /// than its share.
+    pub prefix: Option<PrefixBlocks>,
     /// When the place is of no use any more.
     pub deadline: Option<Deadline>,
 }
@@ -64,20 +68,27 @@ impl From<Class> for Ask {
 impl Ask {
     /// Sets [`affinity`](Self::affinity).
     #[must_use]
-    pub const fn affinity(mut self, key: AffinityKey) -> Self {
+    pub fn affinity(mut self, key: AffinityKey) -> Self {
         self.affinity = Some(key);
+        self
+    }
+
+    /// Sets [`prefix`](Self::prefix).
+    #[must_use]
+    pub fn prefix(mut self, blocks: PrefixBlocks) -> Self {
+        self.prefix = Some(blocks);
         self
     }
 
     /// Sets [`deadline`](Self::deadline).
     #[must_use]
-    pub const fn deadline(mut self, deadline: Deadline) -> Self {
+    pub fn deadline(mut self, deadline: Deadline) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    fn who(&self) -> Who {
-        Who { class: self.class, key: self.affinity.map(|key| key.0), counted: true, new: true }
+    fn who(self) -> Who {
+        Who { class: self.class, key: self.affinity.map(|key| key.0), prefix: self.prefix, counted: true, new: true }
     }
 }
 
@@ -132,8 +143,8 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
     ///
     /// All are full, or none takes requests.
     pub fn pick(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
-        let ask = ask.into();
-        self.take(None, &ask, true).map_err(|error| self.refusal(&ask, error))
+        let who = ask.into().who();
+        self.take(None, &who).map_err(|error| self.refusal(who.class, error))
     }
 
     /// As [`pick`](Self::pick), but waits for a place, in the order of coming, where
@@ -148,37 +159,40 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
     /// Dropped, it leaves the queue, and a place that it was given goes to the next.
     pub async fn wait(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
         let ask = ask.into();
-        let mut refused = match self.take(None, &ask, true) {
+        let deadline = ask.deadline;
+        let mut who = ask.who();
+        let mut refused = match self.take(None, &who) {
             Ok(pick) => return Ok(pick),
             Err(error) => error,
         };
         let mut redeemer = false;
         while refused == policy::PickError::AtCapacity {
-            let Some(turn) = Turn::new(&self.shared.core, ask.class, true, ask.deadline, redeemer) else { break };
+            who.new = false;
+            let Some(turn) = Turn::new(&self.shared.core, who.class, true, deadline, redeemer) else { break };
             let place = match turn.await {
                 Ok(place) => place,
                 Err(Reason::DeadlineExceeded) => {
-                    self.shared.core.ledger().demand[ask.class].shed += 1;
+                    self.shared.core.ledger().demand[who.class].shed += 1;
                     return Err(PickError::DeadlineExceeded);
                 }
                 Err(_) => break,
             };
-            match self.take(Some(place), &ask, false) {
+            match self.take(Some(place), &who) {
                 Ok(pick) => return Ok(pick),
                 Err(error) => (refused, redeemer) = (error, true),
             }
         }
-        Err(self.refusal(&ask, refused))
+        Err(self.refusal(who.class, refused))
     }
 
-    fn take(&self, place: Option<Place>, ask: &Ask, new: bool) -> Result<Pick<S>, policy::PickError> {
-        let permit = Permit::pick(&self.shared.core, place, Who { new, ..ask.who() })?;
+    fn take(&self, place: Option<Place>, who: &Who) -> Result<Pick<S>, policy::PickError> {
+        let permit = Permit::pick(&self.shared.core, place, who)?;
         Ok(Pick { service: permit.service(), permit })
     }
 
-    fn refusal(&self, ask: &Ask, error: policy::PickError) -> PickError {
+    fn refusal(&self, class: Class, error: policy::PickError) -> PickError {
         let mut ledger = self.shared.core.ledger();
-        ledger.demand[ask.class].shed += 1;
+        ledger.demand[class].shed += 1;
         match error {
             policy::PickError::NoEndpoint => PickError::NoEndpoint,
             policy::PickError::AtCapacity => {

@@ -14,6 +14,7 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use tower_service::Service;
 
+use crate::affinity::PrefixBlocks;
 use crate::capacity::Place;
 use crate::endpoint::EndpointId;
 use crate::metrics;
@@ -88,15 +89,16 @@ where
         let reserved = Place::of(&shared.core, request.extensions_mut());
         let redeemer = reserved.is_some();
         let extensions = request.extensions();
-        let who = Who {
+        let mut who = Who {
             class: extensions.get::<Class>().copied().unwrap_or_default(),
             key: extensions.get::<AffinityKey>().map(|key| key.0),
+            prefix: extensions.get::<PrefixBlocks>().cloned(),
             counted: extensions.get::<Counted>().is_none(),
             new: true,
         };
         let deadline = extensions.get::<Deadline>().copied();
-        let picked = Permit::pick(&shared.core, reserved, who);
-        let who = Who { new: false, ..who };
+        let picked = Permit::pick(&shared.core, reserved, &who);
+        who.new = false;
         let mut future = Self {
             shared,
             request: Some(request),
@@ -111,7 +113,7 @@ where
         };
         match picked {
             Ok(permit) => (future.service, future.permit) = (Some(permit.service()), Some(permit)),
-            Err(error) => future.step = refused_or_waiting(&future.shared, error, who, deadline, redeemer),
+            Err(error) => future.step = refused_or_waiting(&future.shared, error, &future.who, deadline, redeemer),
         }
         future
     }
@@ -120,7 +122,7 @@ where
 fn refused_or_waiting<S, F>(
     shared: &Shared<S>,
     error: PickError,
-    who: Who,
+    who: &Who,
     deadline: Option<Deadline>,
     redeemer: bool,
 ) -> Step<F> {
@@ -169,14 +171,14 @@ where
                         Err(reason) => break reason,
                     };
                     // Waiting => Readying, or Waiting at the front if the place is not there any more.
-                    match Permit::pick(&this.shared.core, Some(place), *this.who) {
+                    match Permit::pick(&this.shared.core, Some(place), this.who) {
                         Ok(permit) => {
                             (*this.service, *this.permit) = (Some(permit.service()), Some(permit));
                             this.step.set(Step::Readying);
                         }
                         Err(error) => {
                             let deadline = this.deadline.as_ref().map(|at| Deadline::at(at.deadline().into_std()));
-                            let next = refused_or_waiting(this.shared, error, *this.who, deadline, true);
+                            let next = refused_or_waiting(this.shared, error, this.who, deadline, true);
                             this.step.set(next);
                         }
                     }
@@ -214,7 +216,7 @@ where
                                 break Reason::NoEndpoint;
                             }
                             metrics::redialled("unready");
-                            match permit.elsewhere(this.tried) {
+                            match permit.elsewhere(this.who, this.tried) {
                                 Ok(permit) => (*this.service, *this.permit) = (Some(permit.service()), Some(permit)),
                                 Err(error) => break error.into(),
                             }
@@ -246,7 +248,7 @@ where
                         this.step.set(Step::Done);
                         // Running => Readying elsewhere: only if it never left, and there is somebody else.
                         if let Some(request) = again
-                            && let Ok(permit) = permit.elsewhere(this.tried)
+                            && let Ok(permit) = permit.elsewhere(this.who, this.tried)
                         {
                             metrics::redialled("undispatched");
                             (*this.service, *this.permit) = (Some(permit.service()), Some(permit));
@@ -262,7 +264,7 @@ where
         };
         this.step.set(Step::Done);
         *this.permit = None;
-        let who = *this.who;
+        let who = &*this.who;
         metrics::refused(refused);
         let mut ledger = this.shared.core.ledger();
         if who.counted {

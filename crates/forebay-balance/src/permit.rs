@@ -4,6 +4,7 @@ use std::time::Duration;
 use forebay_core::{BodyGuard, Class, Outcome};
 use http::{HeaderMap, StatusCode, header};
 
+use crate::affinity::PrefixBlocks;
 use crate::capacity::Place;
 use crate::endpoint::EndpointId;
 use crate::ledger::{Core, now};
@@ -27,7 +28,6 @@ pub struct Permit {
     pause: Option<u32>,
     /// The class that it is counted as, unless it was counted further out.
     counted: Option<Class>,
-    class: Class,
 }
 
 /// The time of a pick: read at once if every exchange is timed.
@@ -36,21 +36,29 @@ fn time() -> Time {
 }
 
 /// For whom a place is taken.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Who {
     pub(crate) class: Class,
     pub(crate) key: Option<u64>,
+    pub(crate) prefix: Option<PrefixBlocks>,
     /// Whether it is counted here.
     pub(crate) counted: bool,
     /// Whether it asks for the first time.
     pub(crate) new: bool,
 }
 
+impl Who {
+    fn prefix(&self) -> &[u64] {
+        self.prefix.as_ref().map_or(&[], PrefixBlocks::hashes)
+    }
+}
+
 impl Permit {
     /// Takes a place: by right of one that was reserved, or one that nobody has reserved.
     #[inline]
-    pub(crate) fn pick(core: &Arc<Core>, reserved: Option<Place>, who: Who) -> Result<Self, PickError> {
-        let ask = policy::Ask { class: who.class, claim: reserved.as_ref().map(Place::claim), key: who.key };
+    pub(crate) fn pick(core: &Arc<Core>, reserved: Option<Place>, who: &Who) -> Result<Self, PickError> {
+        let claim = reserved.as_ref().map(Place::claim);
+        let ask = policy::Ask { class: who.class, claim, key: who.key, prefix: who.prefix() };
         if let Some(place) = reserved {
             place.use_up();
         }
@@ -79,16 +87,15 @@ impl Permit {
             failed: false,
             pause: None,
             counted: who.counted.then_some(who.class),
-            class: who.class,
         })
     }
 
     /// Moves to another endpoint than those tried, as one exchange that goes on: it was sent to this one in vain.
-    pub(crate) fn elsewhere(mut self, tried: &[usize]) -> Result<Self, PickError> {
+    pub(crate) fn elsewhere(mut self, who: &Who, tried: &[usize]) -> Result<Self, PickError> {
         let now = now();
         let core = Arc::clone(&self.node.core);
         let (node, picked) = core.change(|ledger| {
-            let picked = ledger.picker.shift(&self.picked, self.class, tried, now)?;
+            let picked = ledger.picker.shift(&self.picked, (who.class, who.prefix()), tried, now)?;
             ledger.picker.learn(&self.picked, &self.ended(), &mut now.into());
             Ok((ledger.node(picked.index), picked))
         })?;

@@ -10,11 +10,13 @@ use std::time::Duration;
 use affinity_kit::{Inner, chat, json, kit, sessions};
 use bytes::Bytes;
 use forebay_balance::affinity::AffinityLayer;
+use forebay_balance::affinity::body::Rest;
+use forebay_balance::{Balance, BalanceBuilder, Endpoint};
 use forebay_core::testing::{Scripted, Spy, Step, cut_after};
-use forebay_core::{AffinityKey, BoxError};
-use http::{HeaderMap, Request};
+use forebay_core::{AffinityKey, BoxError, ReqBody};
+use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use tower::{Layer as _, Service, ServiceExt as _};
 
 #[tokio::test]
@@ -177,4 +179,32 @@ fn the_types_are_what_servers_need() {
     let layer = sessions().build().unwrap();
     check(&layer);
     let _: axum::Router = axum::Router::new().fallback(|| async { "ok" }).layer(layer);
+}
+
+#[tokio::test]
+async fn r41_the_next_turn_of_a_conversation_goes_to_the_endpoint_that_has_its_beginning() {
+    type Sent = Request<ReqBody<Rest<Full<Bytes>>>>;
+    let endpoint = |name: &'static str| {
+        let answer = move |request: Sent| async move {
+            request.into_body().collect().await?;
+            Ok::<_, BoxError>(Response::new(Full::new(Bytes::from_static(name.as_bytes()))))
+        };
+        Endpoint::with_service(name, tower::service_fn(answer))
+    };
+    let fleet = ["a", "b", "c"].map(endpoint).into_iter().fold(Balance::builder(), BalanceBuilder::endpoint);
+    let service = AffinityLayer::builder().prompt().build().unwrap().layer(fleet.build().unwrap());
+    let ask = |turns: &[&str]| {
+        let text = turns.iter().map(|turn| format!("{turn} ").repeat(2048)).collect::<String>();
+        let body = format!(r#"{{"model":"m","prompt":"{text}"}}"#);
+        let answer = service.clone().oneshot(json(Full::<Bytes>::from(body)));
+        async move { answer.await.unwrap().into_body().collect().await.unwrap().to_bytes() }
+    };
+    // Of what everybody has nothing follows, of what one has its place.
+    let homes = [ask(&["s", "x"]).await, ask(&["t", "y"]).await, ask(&["u", "z"]).await];
+    assert_eq!(homes, ["a", "b", "c"]);
+    for _ in 0..3 {
+        for (turns, home) in [["u", "z", "3"], ["s", "x", "1"], ["t", "y", "2"]].iter().zip(["c", "a", "b"]) {
+            assert_eq!(ask(turns).await, home);
+        }
+    }
 }

@@ -65,7 +65,8 @@ pub struct Balancer {
     /// Whether requests with the same `session_id`, `user` or `prompt_cache_key` in their JSON go to one backend, as long
     /// as that has no more than its share. Those with the same `x-session-id` header always do.
     pub affinity_by_session: bool,
-    /// Whether prompts with the same beginning (two blocks of 2 KiB) go to one backend, which then has it in its KV cache.
+    /// Whether prompts with the same beginning (blocks of 2 KiB) go to the backend that was sent most of it, and so likely has
+    /// it in its KV cache.
     pub affinity_by_prompt: bool,
     /// What requests of one session stay at from the first on, until a minute after the last: an `endpoint` or a `group`.
     /// None: they move when backends come and go, or one has more than its share.

@@ -8,7 +8,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub const BLOCK_BYTES: usize = 2048;
 
 /// The hashes of the whole blocks at the beginning of a prompt, first block first. A request extension, set by
-/// [`AffinityLayer`](super::AffinityLayer) where it looks at prompts, for a [`PrefixTable`](super::PrefixTable).
+/// [`AffinityLayer`](super::AffinityLayer) where it looks at prompts, for the balancer's
+/// [`PrefixTable`](super::PrefixTable).
 ///
 /// Each hash covers its block of [`BLOCK_BYTES`] and all before it, and whose request it is: tenants share no blocks. At
 /// most [`MAX`](Self::MAX), and no more than were peeked at; a last block that is not full is left out.

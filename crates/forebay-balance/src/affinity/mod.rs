@@ -74,7 +74,9 @@
 //! assert_eq!(order.find(fits), Some(1), "the other has 16, which is 1.25 times its share of three quarters of 17");
 //! ```
 //!
-//! Better still is to remember who was sent what: [`PrefixTable`].
+//! Better still is to remember who was sent what, in a [`PrefixTable`]: the balancer does so for requests with
+//! [`PrefixBlocks`]. On half an hour of real conversations over eight endpoints 22.5 % of the blocks of prompts were found
+//! in a cache so, 19.3 % by the key of two blocks, 6.8 % by load alone (the benchmark `balance_affinity`).
 
 mod blocks;
 pub mod body;

@@ -104,11 +104,13 @@ impl PickReason {
 
 /// Who asks for an endpoint.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Ask {
+pub(crate) struct Ask<'a> {
     pub(crate) class: Class,
     pub(crate) claim: Option<Claim>,
     /// Requests with the same key belong together.
     pub(crate) key: Option<u64>,
+    /// The blocks that its prompt begins with: who has seen them last is best.
+    pub(crate) prefix: &'a [u64],
 }
 
 /// What was picked.

@@ -2,7 +2,9 @@
 
 use forebay_core::AffinityKey;
 
+use super::ask::Ask;
 use super::picker::{Picker, next};
+use super::slot::Slot;
 use super::time::Time;
 use super::weight::UNIT;
 use crate::affinity::{bound, rendezvous::score};
@@ -11,39 +13,60 @@ use crate::affinity::{bound, rendezvous::score};
 const AFFINITY_SEED: u64 = 0;
 
 impl Picker {
-    /// The endpoint of its key, or else that of the policy; and whether it is the key's.
+    /// The endpoint that its key is pinned to, or that has seen most of its prompt, or that of its key, or else that of the
+    /// policy; and whether it is not the policy's.
     #[inline]
-    pub(super) fn choose(&mut self, pool: usize, key: Option<u64>, excluded: &[usize]) -> Option<(usize, bool)> {
-        if let Some(key) = key {
-            let pinned = self.pins.home(key).and_then(|home| self.choose_at_home(pool, home, excluded));
-            if let Some(index) = pinned.or_else(|| self.choose_by_key(pool, key, excluded)) {
-                return Some((index, true));
-            }
+    pub(super) fn choose(&mut self, pool: usize, ask: Ask<'_>, excluded: &[usize]) -> Option<(usize, bool)> {
+        if (ask.key.is_some() || !ask.prefix.is_empty())
+            && let Some(index) = self.choose_by_affinity(pool, ask, excluded)
+        {
+            return Some((index, true));
         }
         let random = &mut self.random;
         let chosen = self.pools[pool].choose(self.settings.policy, || next(random))?;
         Some((chosen as usize, false))
     }
 
+    fn choose_by_affinity(&self, pool: usize, ask: Ask<'_>, excluded: &[usize]) -> Option<usize> {
+        let pinned = || self.choose_at_home(pool, self.pins.home(ask.key?)?, excluded);
+        pinned().or_else(|| match ask.prefix {
+            [] => self.choose_by_key(pool, ask.key?, excluded),
+            prefix => self.choose_by_prefix(pool, prefix, ask.key, excluded),
+        })
+    }
+
+    /// The one that was sent most of the prompt's beginning; of equals the key's. `None`: none has more than most others.
+    /// O(endpoints + depth).
+    fn choose_by_prefix(&self, pool: usize, prefix: &[u64], key: Option<u64>, excluded: &[usize]) -> Option<usize> {
+        let all = self.pools[pool].members.iter().flatten().map(|index| *index as usize);
+        let fits = self.fits(pool, excluded);
+        self.prefixes.matches(prefix).best(all, fits, |index| key.map_or(0.0, |key| self.score(key, index)))
+    }
+
     /// The first of the key's own order that has room and no more than its bounded share. O(endpoints).
     fn choose_by_key(&self, pool: usize, key: u64, excluded: &[usize]) -> Option<usize> {
-        let pool = &self.pools[pool];
-        let open =
-            || pool.members.iter().flatten().map(|index| *index as usize).filter(|index| self.slots[*index].open);
-        let load = |index: usize| self.slots[index].load_units() / u64::from(UNIT);
-        let total = open().map(load).sum();
-        let score = |index: usize| {
-            let slot = &self.slots[index];
-            score(AFFINITY_SEED, AffinityKey(key), slot.id_hash, slot.base)
-        };
-        let fits = |index: &usize| {
-            let slot = &self.slots[*index];
-            slot.takes_more()
-                && bound::within(load(*index), slot.weight, pool.weight, total)
-                && !excluded.contains(index)
-        };
-        let scored = open().filter(fits).map(|index| (score(index), index));
+        let all = self.pools[pool].members.iter().flatten().map(|index| *index as usize);
+        let fits = self.fits(pool, excluded);
+        let scored = all.filter(|index| fits(*index)).map(|index| (self.score(key, index), index));
         scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, index)| index)
+    }
+
+    fn score(&self, key: u64, index: usize) -> f64 {
+        let slot = &self.slots[index];
+        score(AFFINITY_SEED, AffinityKey(key), slot.id_hash, slot.base)
+    }
+
+    /// Which endpoints take a request more and have no more than their bounded share. O(endpoints) once.
+    fn fits<'a>(&'a self, pool: usize, excluded: &'a [usize]) -> impl Fn(usize) -> bool + 'a {
+        let pool = &self.pools[pool];
+        let load = |slot: &Slot| slot.load_units() / u64::from(UNIT);
+        let slots = pool.members.iter().flatten().map(|index| &self.slots[*index as usize]);
+        let total = slots.filter(|slot| slot.open).map(load).sum();
+        move |index| {
+            let slot = &self.slots[index];
+            let fits = slot.open && slot.takes_more() && !excluded.contains(&index);
+            fits && bound::within(load(slot), slot.weight, pool.weight, total)
+        }
     }
 
     /// The one with the least load where the key is pinned. O(endpoints).

@@ -12,6 +12,7 @@ use super::routes::{Guest, Routes};
 use super::slot::{Check, Slot};
 use super::time::Time;
 use super::weight::Starting;
+use crate::affinity::PrefixTable;
 
 /// One in so many exchanges of an endpoint is timed when all is well: reading the clock costs as much as a pick.
 const TIMED: u64 = 8;
@@ -38,6 +39,8 @@ pub(crate) struct Picker {
     pub(super) ejected: u64,
     pub(super) random: u64,
     pub(super) pins: Pins,
+    /// Who was sent which beginnings of prompts.
+    pub(super) prefixes: PrefixTable,
     /// From when the windows of error counts are numbered.
     pub(super) epoch: Instant,
 }
@@ -57,6 +60,7 @@ impl Picker {
             ejected: 0,
             random: seed | 1,
             pins: Pins::default(),
+            prefixes: PrefixTable::new(),
             epoch: now,
         }
     }
@@ -177,6 +181,7 @@ impl Picker {
             self.due.remove(&(at, index));
         }
         slot.gone = true;
+        self.prefixes.remove(index);
         self.pools[slot.pool].leave(slot.leaf);
         self.vacant.push(index);
         self.gone.push(index);
@@ -211,7 +216,12 @@ impl Picker {
     ///
     /// O(log endpoints) for each that is excluded, and once more; O(endpoints) where nothing can be picked.
     #[inline]
-    pub(crate) fn pick(&mut self, ask: Ask, excluded: &[usize], time: impl Into<Time>) -> Result<Picked, PickError> {
+    pub(crate) fn pick(
+        &mut self,
+        ask: Ask<'_>,
+        excluded: &[usize],
+        time: impl Into<Time>,
+    ) -> Result<Picked, PickError> {
         let time = &mut time.into();
         self.catch_up(time);
         if ask.claim.is_none() && excluded.is_empty() {
@@ -244,12 +254,12 @@ impl Picker {
     }
 
     #[inline]
-    fn pick_by_route(&mut self, ask: Ask, excluded: &[usize], time: &mut Time) -> Result<Picked, PickError> {
+    fn pick_by_route(&mut self, ask: Ask<'_>, excluded: &[usize], time: &mut Time) -> Result<Picked, PickError> {
         let mut station = 0;
         while let Some((pool, guest)) = self.routes.of(ask.class, station) {
             let owed = ask.claim.is_some_and(|claim| claim.pool() == pool);
             if (owed || self.admits(pool, guest, ask.class))
-                && let Some((index, by_key)) = self.choose(pool, ask.key, excluded)
+                && let Some((index, by_key)) = self.choose(pool, ask, excluded)
             {
                 let reason = match (guest, station) {
                     (Some(_), _) => PickReason::Borrow,
@@ -259,6 +269,9 @@ impl Picker {
                 };
                 let pinned = ask.key.is_some_and(|key| self.pin(key, index, time));
                 let picked = self.take(index, guest.map(|_| ask.class), reason, time);
+                if !ask.prefix.is_empty() {
+                    self.prefixes.insert(index, ask.prefix);
+                }
                 return Ok(Picked { key: ask.key, pinned, ..picked });
             }
             station += 1;
@@ -316,7 +329,7 @@ impl Picker {
     pub(crate) fn shift(
         &mut self,
         from: &Picked,
-        class: Class,
+        (class, prefix): (Class, &[u64]),
         excluded: &[usize],
         now: Instant,
     ) -> Result<Picked, PickError> {
@@ -325,7 +338,7 @@ impl Picker {
         self.swap(Some(from.claim), |picker| {
             picker.vacate(from, time);
             picker.exclude(excluded, true);
-            let picked = picker.pick_by_route(Ask { class, key: from.key, ..Ask::default() }, excluded, time);
+            let picked = picker.pick_by_route(Ask { class, key: from.key, prefix, claim: None }, excluded, time);
             picker.exclude(excluded, false);
             if picked.is_err() {
                 let slot = &mut picker.slots[from.index];

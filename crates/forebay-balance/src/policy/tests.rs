@@ -98,8 +98,8 @@ fn reserved_places_are_for_those_who_reserved() {
     let first = pick(&mut picker, now).expect("one is open");
     assert_eq!(pick(&mut picker, now), Err(PickError::AtCapacity));
     assert!(picker.reserve(Class::P1).is_none());
-    let second = picker.shift(&first, Class::P2, &[0], now).expect("what it gives back pays for what it takes");
-    assert_eq!(picker.shift(&second, Class::P2, &[0, 1], now), Err(PickError::AtCapacity));
+    let second = picker.shift(&first, (Class::P2, &[]), &[0], now).expect("what it gives back pays for what it takes");
+    assert_eq!(picker.shift(&second, (Class::P2, &[]), &[0, 1], now), Err(PickError::AtCapacity));
     assert_eq!(own(&picker), [0, 1, 0], "as it was");
     let third = picker.pick(Ask { claim: Some(claim), ..Ask::default() }, &[], now).expect("its own");
     assert_eq!(third.index, 0);

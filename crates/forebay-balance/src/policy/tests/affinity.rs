@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn keyed(key: u64) -> Ask {
+fn keyed(key: u64) -> Ask<'static> {
     Ask { key: Some(key), ..Ask::default() }
 }
 
@@ -120,4 +120,51 @@ fn a_key_goes_elsewhere_while_its_home_is_out_and_comes_back() {
     assert_ne!(home(&mut picker, 5, now), first);
     picker.clear(first, now);
     assert_eq!(home(&mut picker, 5, now), first);
+}
+
+/// Where a prompt of these blocks goes, and stays in flight.
+fn sent(picker: &mut Picker, prefix: &[u64], now: Instant) -> Picked {
+    picker.pick(Ask { key: prefix.get(1).copied(), prefix, ..Ask::default() }, &[], now).expect("open")
+}
+
+#[test]
+fn r41_a_conversation_goes_where_it_was_and_a_common_beginning_ties_nobody() {
+    let (mut picker, now) = named();
+    let system = 1; // everybody's
+    let firsts: Vec<_> = (10..18).map(|conversation| sent(&mut picker, &[system, conversation], now)).collect();
+    let homes: Vec<usize> = firsts.iter().map(|picked| picked.index).collect();
+    assert_eq!(homes, [0, 1, 2, 3, 4, 5, 6, 7]);
+    firsts.iter().for_each(|picked| end(&mut picker, picked, Outcome::Success, now, now));
+    for (home, conversation) in homes.into_iter().rev().zip((10..18).rev()) {
+        let next = sent(&mut picker, &[system, conversation, conversation + 100], now);
+        assert_eq!((next.index, next.reason), (home, PickReason::Affinity));
+        end(&mut picker, &next, Outcome::Success, now, now);
+    }
+    let stranger = sent(&mut picker, &[system, 99], now);
+    assert_eq!(
+        (stranger.index, stranger.reason),
+        (7, PickReason::Load),
+        "all have the system prompt: the longest idle"
+    );
+}
+
+#[test]
+fn r41_a_busy_endpoint_is_passed_over_and_who_took_over_knows_the_prompt_too() {
+    let (mut picker, now) = named();
+    let first = sent(&mut picker, &[1, 2, 3], now).index;
+    let others: Vec<_> = (0..3).map(|_| sent(&mut picker, &[1, 2, 3], now).index).collect();
+    let most = picker.slots.iter().map(|slot| slot.own).max().expect("eight");
+    assert!(most == 1 && !others.contains(&first), "no more than its share: {others:?}");
+    assert_eq!(picker.prefixes.matches(&[1, 2, 3]).blocks(others[0]), 3);
+}
+
+#[test]
+fn r41_what_an_endpoint_was_sent_is_forgotten_with_it() {
+    let (mut picker, now) = named();
+    let first = sent(&mut picker, &[1, 2, 3], now);
+    picker.remove(first.index, now);
+    end(&mut picker, &first, Outcome::Success, now, now);
+    let next = picker.insert(new(2, None), now);
+    assert_eq!(next, first.index, "its number is another's now");
+    assert_eq!(picker.prefixes.matches(&[1, 2, 3]).blocks(next), 0);
 }

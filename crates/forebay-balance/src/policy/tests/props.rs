@@ -143,7 +143,8 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Shift(i) if !held.is_empty() => {
                 let i = i % held.len();
                 let from = held[i].0;
-                if let Ok(picked) = picker.shift(&from, from.claim.guest.unwrap_or_default(), &[from.index], now) {
+                if let Ok(picked) = picker.shift(&from, (from.claim.guest.unwrap_or_default(), &[]), &[from.index], now)
+                {
                     held[i] = (picked, now);
                 }
             }
@@ -168,7 +169,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 picker.advance(now);
                 let room =
                     picker.pools[claim.pool()].members.iter().flatten().any(|i| takes(&picker.slots[*i as usize]));
-                let picked = picker.pick(Ask { class, claim: Some(claim), key: None }, &[], now);
+                let picked = picker.pick(Ask { class, claim: Some(claim), ..Ask::default() }, &[], now);
                 prop_assert!(!room || picked.is_ok(), "who reserved finds room");
                 held.extend(picked.map(|picked| (picked, now)));
             }

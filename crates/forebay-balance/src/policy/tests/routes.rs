@@ -14,7 +14,7 @@ fn pools(dedicated: u32) -> (Picker, Instant) {
     (picker, now)
 }
 
-fn ask(class: Class) -> Ask {
+fn ask(class: Class) -> Ask<'static> {
     Ask { class, ..Ask::default() }
 }
 
