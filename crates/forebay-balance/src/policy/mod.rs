@@ -12,6 +12,7 @@ mod pins;
 mod places;
 mod pool;
 mod routes;
+mod sampler;
 mod slot;
 #[cfg(test)]
 mod tests;

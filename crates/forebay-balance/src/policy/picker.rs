@@ -47,13 +47,14 @@ pub(crate) struct Picker {
 
 impl Picker {
     pub(crate) fn new(settings: Settings, routes: Routes, pools: usize, seed: u64, now: Instant) -> Self {
+        let pools = (0..pools.max(1)).map(|_| Pool::new(settings.policy)).collect();
         Self {
             settings,
             routes,
             slots: Vec::new(),
             vacant: Vec::new(),
             gone: Vec::new(),
-            pools: (0..pools.max(1)).map(|_| Pool::default()).collect(),
+            pools,
             ticket: 0,
             due: BTreeSet::new(),
             opened: false,

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 use forebay_core::Class;
 
 use super::foreign::Foreign;
+use super::sampler::Sampler;
 use super::slot::Slot;
 use super::tree::Tree;
 use super::weight::UNIT;
@@ -15,7 +16,7 @@ pub enum Policy {
     /// The least load for the weight, of all: exact weighted least connections. O(log endpoints).
     #[default]
     LeastConn,
-    /// The lesser of two that are drawn in proportion to their weights. O(endpoints).
+    /// The lesser of two that are drawn in proportion to their weights. O(log endpoints).
     P2c,
     /// In turn, by weight and spread evenly, whatever the load (nginx's smooth weighted round robin). O(endpoints).
     RoundRobin,
@@ -59,6 +60,8 @@ const WATCHED: u32 = 256;
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     tree: Tree,
+    /// For the policy that draws.
+    sampler: Option<Sampler>,
     /// The slot at each leaf; `None`: free.
     pub(super) members: Vec<Option<u32>>,
     /// Smooth round robin: what each leaf is owed.
@@ -119,6 +122,10 @@ impl Share {
 }
 
 impl Pool {
+    pub(super) fn new(policy: Policy) -> Self {
+        Self { sampler: (policy == Policy::P2c).then(Sampler::default), ..Self::default() }
+    }
+
     /// A leaf for a slot.
     pub(super) fn join(&mut self, index: u32) -> u32 {
         if let Some(leaf) = self.members.iter().position(Option::is_none) {
@@ -127,13 +134,16 @@ impl Pool {
         }
         self.members.push(Some(index));
         self.owed.push(0);
+        if let Some(sampler) = &mut self.sampler {
+            sampler.push();
+        }
         self.tree.push()
     }
 
     pub(super) fn leave(&mut self, leaf: u32) {
         self.members[leaf as usize] = None;
         self.owed[leaf as usize] = 0;
-        self.tree.close(leaf);
+        self.set(leaf, 0, 0, 0);
     }
 
     fn add(&mut self, share: Share) {
@@ -181,13 +191,20 @@ impl Pool {
     fn place(&mut self, slot: &Slot, offset: Offset) {
         let weight = if slot.open && slot.takes_more() { slot.weight } else { 0 };
         let work = 2 * slot.load_units() + offset.units();
-        self.tree.set(slot.leaf, work, weight, slot.last_pick);
+        self.set(slot.leaf, work, weight, slot.last_pick);
+    }
+
+    fn set(&mut self, leaf: u32, work: u64, weight: u32, ticket: u64) {
+        if let Some(sampler) = &mut self.sampler {
+            sampler.change(leaf, self.tree.keys()[leaf as usize].weight(), weight);
+        }
+        self.tree.set(leaf, work, weight, ticket);
     }
 
     /// Leaves a slot out of the picks until it is [`change`](Self::change)d or [`occupy`](Self::occupy)ed.
     pub(super) fn exclude(&mut self, slot: &Slot, offset: Offset, excluded: bool) {
         if excluded {
-            self.tree.close(slot.leaf);
+            self.set(slot.leaf, 0, 0, 0);
         } else {
             self.place(slot, offset);
         }
@@ -212,27 +229,14 @@ impl Pool {
         let leaf = match policy {
             Policy::LeastConn => self.tree.best(),
             Policy::P2c => {
-                let one = self.draw(random())?;
-                let other = self.draw(random())?;
+                let sampler = self.sampler.as_ref()?;
+                let (one, other) = (sampler.draw(random())?, sampler.draw(random())?);
                 let keys = self.tree.keys();
                 Some(if keys[one as usize].beats(&keys[other as usize]) { one } else { other })
             }
             Policy::RoundRobin => self.turn(),
         }?;
         self.members[leaf as usize]
-    }
-
-    fn draw(&self, random: u64) -> Option<u32> {
-        let total: u64 = self.tree.keys().iter().map(|key| u64::from(key.weight())).sum();
-        let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-        let open = self.tree.keys().iter().enumerate().filter(|(_, key)| key.weight() > 0);
-        for (leaf, key) in open {
-            if at < u64::from(key.weight()) {
-                return Some(leaf as u32);
-            }
-            at -= u64::from(key.weight());
-        }
-        None
     }
 
     fn turn(&mut self) -> Option<u32> {

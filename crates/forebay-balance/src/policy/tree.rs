@@ -81,12 +81,7 @@ impl Tree {
         (best.work < CLOSED).then_some(best.leaf)
     }
 
-    /// Closes a leaf.
-    pub(super) fn close(&mut self, leaf: u32) {
-        self.set(leaf, 0, 0, 0);
-    }
-
-    /// Changes a leaf: its work, its weight, and when it was picked last. O(log leaves), less where it neither was nor
+    /// Changes a leaf: its work, its weight (0 closes it), and when it was picked last. O(log leaves), less where it neither was nor
     /// becomes the better one.
     pub(super) fn set(&mut self, leaf: u32, work: u64, weight: u32, ticket: u64) {
         let nodes = &mut *self.nodes;
