@@ -10,9 +10,9 @@ use std::time::Duration;
 use forebay_core::{BoxError, Class, ConfigError, Outcome};
 use futures_core::Stream;
 use http::{HeaderMap, StatusCode};
-use tokio::runtime::Handle;
 
-use crate::discover::{Background, Change, Source, follow, source};
+use crate::discover::{Change, Source, follow, source};
+use crate::driver::{Driver, Job, spawned};
 use crate::endpoint::{DEFAULT_POOL, Endpoint};
 use crate::gpu::GpuTable;
 use crate::handle::BalanceHandle;
@@ -93,9 +93,9 @@ impl<S, R> BalanceBuilder<S, R> {
         self
     }
 
-    /// Adds a source of endpoints, beside those that were given one by one: a stream of changes. `build` then needs a
-    /// tokio runtime, where the source is followed until it ends or the last clone of the balancer is dropped. An error
-    /// changes nothing. Without any endpoint at first, requests are refused until there are some.
+    /// Adds a source of endpoints, beside those that were given one by one: a stream of changes, which the [`Driver`]
+    /// follows until it ends. An error changes nothing. Without any endpoint at first, requests are refused until there are
+    /// some.
     pub fn discover<E: Into<BoxError>>(
         mut self,
         changes: impl Stream<Item = Result<Change<S>, E>> + Send + 'static,
@@ -203,24 +203,13 @@ impl<S, R> BalanceBuilder<S, R> {
 }
 
 impl<S: Send + Sync + 'static, R: RedialMode> BalanceBuilder<S, R> {
-    /// The balancer.
+    /// The balancer. With discovery it needs a tokio runtime, where its [`Driver`] then runs.
     ///
     /// # Errors
     ///
     /// Every field that is out of range, at once.
     pub fn build(self) -> Result<Balance<S, R>, ConfigError> {
-        let runtime = runtime(!self.sources.is_empty());
-        let problems = runtime.as_ref().err().cloned().into_iter().collect();
-        let may_be_empty = !self.sources.is_empty();
-        let balance: Balance<S, R> = self.options.build(self.endpoints, may_be_empty, problems)?;
-        if let Ok(Some(runtime)) = runtime {
-            for source in self.sources {
-                let shared = Arc::downgrade(&balance.shared);
-                let task = runtime.spawn(follow(source, shared, |shared: &Shared<S>, change| shared.apply(change)));
-                balance.shared.background.add(task.abort_handle());
-            }
-        }
-        Ok(balance)
+        self.build_with_handle().map(|(balance, _)| balance)
     }
 
     /// The balancer, and a handle to watch and change it.
@@ -229,16 +218,26 @@ impl<S: Send + Sync + 'static, R: RedialMode> BalanceBuilder<S, R> {
     ///
     /// As [`build`](Self::build).
     pub fn build_with_handle(self) -> Result<(Balance<S, R>, BalanceHandle), ConfigError> {
-        let balance = self.build()?;
-        let handle = balance.handle();
-        Ok((balance, handle))
+        spawned(!self.sources.is_empty(), |problems| self.parts(problems))
     }
-}
 
-/// The runtime that background work needs, if there is any.
-pub(crate) fn runtime(needed: bool) -> Result<Option<Handle>, String> {
-    let none = |_| "discovery, checks and probes run in the background: build inside a tokio runtime".to_owned();
-    needed.then(|| Handle::try_current().map_err(none)).transpose()
+    /// As [`build_with_handle`](Self::build_with_handle), outside a runtime too: what runs in the background is handed out
+    /// instead, to be spawned.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_parts(self) -> Result<(Balance<S, R>, BalanceHandle, Driver), ConfigError> {
+        self.parts(Vec::new())
+    }
+
+    fn parts(self, problems: Vec<String>) -> Result<(Balance<S, R>, BalanceHandle, Driver), ConfigError> {
+        let balance: Balance<S, R> = self.options.build(self.endpoints, !self.sources.is_empty(), problems)?;
+        let job = |source| -> Job { Box::pin(follow(source, Arc::downgrade(&balance.shared), Shared::apply)) };
+        let driver = Driver::new(&balance.shared.members, self.sources.into_iter().map(job).collect(), None);
+        let handle = balance.handle();
+        Ok((balance, handle, driver))
+    }
 }
 
 impl Options {
@@ -264,14 +263,8 @@ impl Options {
         for endpoint in endpoints {
             members.insert(endpoint)?;
         }
-        let shared = Shared {
-            members,
-            core,
-            ready_timeout: self.ready_timeout,
-            classify: self.classify,
-            background: Background::default(),
-            services: PhantomData,
-        };
+        let shared =
+            Shared { members, core, ready_timeout: self.ready_timeout, classify: self.classify, services: PhantomData };
         Ok(Balance::of(Arc::new(shared)))
     }
 

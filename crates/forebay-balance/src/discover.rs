@@ -2,11 +2,10 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::Weak;
 
 use forebay_core::{BoxError, ConfigError};
 use futures_core::Stream;
-use tokio::task::AbortHandle;
 
 use crate::endpoint::{Endpoint, EndpointId};
 
@@ -42,23 +41,6 @@ impl<S, E: Into<BoxError>, T: Stream<Item = Result<Change<S>, E>>> Stream for Bo
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<Self::Item>> {
         self.project().stream.poll_next(cx).map(|item| item.map(|change| change.map_err(Into::into)))
-    }
-}
-
-/// What runs for a balancer, until that is dropped.
-#[derive(Debug, Default)]
-pub(crate) struct Background(Mutex<Vec<AbortHandle>>);
-
-impl Background {
-    pub(crate) fn add(&self, task: AbortHandle) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(task);
-    }
-}
-
-impl Drop for Background {
-    fn drop(&mut self) {
-        let tasks = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        tasks.drain(..).for_each(|task| task.abort());
     }
 }
 

@@ -154,8 +154,8 @@ impl Ledger {
         }
     }
 
-    /// Adds an endpoint, or changes the one of its name; its index, and what is to be dropped outside the lock.
-    pub(crate) fn insert(&mut self, new: New, node: Arc<AnyNode>, now: Instant) -> (usize, Vec<Arc<AnyNode>>) {
+    /// Adds an endpoint, or changes the one of its name; what is to be dropped outside the lock.
+    pub(crate) fn insert(&mut self, new: New, node: Arc<AnyNode>, now: Instant) -> Vec<Arc<AnyNode>> {
         let known = self.index_of(node.id.as_str());
         let stays = known.filter(|index| self.picker.slot(*index).pool == new.pool);
         let mut old = Vec::new();
@@ -177,7 +177,7 @@ impl Ledger {
         }
         self.by_id.insert(node.id.clone(), index);
         old.extend(self.nodes[index].replace(node));
-        (index, old)
+        old
     }
 
     fn forget_gone(&mut self) -> Vec<Arc<AnyNode>> {

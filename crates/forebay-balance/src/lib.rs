@@ -146,6 +146,9 @@
 //! [`Balance::insert`], [`remove`](Balance::remove) and [`replace`](Balance::replace) change them live, and so do streams
 //! of [`Change`]s, DNS names ([`Dns`]) and tower's `Discover`. What is in flight stays where it is to its end.
 //!
+//! Discovery, checks and probes run in the background, in one [`Driver`]: `build` spawns it on the current tokio runtime,
+//! and [`build_parts`](BalanceBuilder::build_parts) hands it out.
+//!
 //! # What is refused, and what fails
 //!
 //! All endpoints full, or what they have free is reserved, and the wait was in vain: 429 `at-capacity`. None takes
@@ -175,8 +178,8 @@ mod builder;
 mod capacity;
 #[cfg(feature = "client")]
 pub mod client;
-
 mod discover;
+mod driver;
 mod endpoint;
 mod fleet;
 pub mod future;
@@ -208,6 +211,7 @@ pub use capacity::Capacity;
 #[cfg(feature = "client")]
 pub use client::{Dns, HttpBalance, HttpEndpoint};
 pub use discover::Change;
+pub use driver::Driver;
 pub use endpoint::{Endpoint, EndpointId};
 pub use fleet::{Ask, Fleet, Pick, PickError};
 pub use future::Picked;

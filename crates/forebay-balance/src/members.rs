@@ -1,9 +1,10 @@
 use std::any::Any;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_core::ConfigError;
+use tokio::sync::watch;
 
 use crate::affinity::rendezvous::id_hash;
 use crate::endpoint::{Endpoint, EndpointId};
@@ -36,16 +37,13 @@ impl AnyNode {
     }
 }
 
-/// What is done for each new endpoint, outside all locks but that of the changes.
-type StartWatch = Box<dyn Fn(usize, &Arc<AnyNode>) + Send + Sync>;
-
 /// The endpoints, as they are added, changed and removed: one change at a time. Their nodes are in the ledger, and go
 /// with this.
 pub(crate) struct Members {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
     changing: Mutex<()>,
-    /// Begins to watch a new endpoint.
-    watch: OnceLock<StartWatch>,
+    /// Tells the driver that endpoints came or went; and, dropped, that it is over.
+    pub(crate) changed: watch::Sender<()>,
     pub(crate) gpus: GpuTable,
     pub(crate) checked: bool,
     pub(crate) probed: bool,
@@ -61,18 +59,7 @@ impl Drop for Members {
 
 impl Members {
     pub(crate) fn new(core: Arc<Core>, gpus: GpuTable, checked: bool, probed: bool) -> Self {
-        Self { core, changing: Mutex::default(), watch: OnceLock::new(), gpus, checked, probed }
-    }
-
-    /// Has all endpoints watched, those that are there and those to come.
-    #[cfg(feature = "client")]
-    pub(crate) fn watch(&self, watch: impl Fn(usize, &Arc<AnyNode>) + Send + Sync + 'static) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let nodes = self.core.ledger().nodes.clone();
-        for (index, node) in nodes.iter().enumerate() {
-            node.iter().for_each(|node| watch(index, node));
-        }
-        let _ = self.watch.set(Box::new(watch)); // it is called once
+        Self { core, changing: Mutex::default(), changed: watch::Sender::default(), gpus, checked, probed }
     }
 
     /// Adds an endpoint, or changes the one of its name in place: its counters and what is in flight there stay.
@@ -96,23 +83,24 @@ impl Members {
         let meter = core.labels.meter(&endpoint.id);
         let node: Arc<AnyNode> =
             Arc::new(Node { core: Arc::clone(core), id: endpoint.id, meter, service: endpoint.service });
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (index, old) = core.change(|ledger| ledger.insert(new, Arc::clone(&node), now()));
-        drop(old); // foreign code, outside the lock
-        if let Some(watch) = self.watch.get() {
-            watch(index, &node);
-        }
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = core.change(|ledger| ledger.insert(new, node, now()));
+        drop(changing);
+        drop(old); // foreign code, outside the locks
+        self.changed.send_replace(());
         Ok(())
     }
 
     /// Removes an endpoint: no more picks, what is in flight goes on. False: there is none of this name.
     pub(crate) fn remove(&self, id: &str) -> bool {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let removed = self.core.change(|ledger| {
             let index = ledger.index_of(id)?;
             ledger.picker.remove(index, now());
             Some(())
         });
+        drop(changing);
+        self.changed.send_replace(());
         removed.is_some()
     }
 

@@ -11,7 +11,7 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::builder::{BalanceBuilder, Classify};
-use crate::discover::{Background, Change};
+use crate::discover::Change;
 use crate::endpoint::Endpoint;
 use crate::fleet::Fleet;
 use crate::future::ResponseFuture;
@@ -35,7 +35,6 @@ pub(crate) struct Shared<S> {
     pub(crate) core: Arc<Core>,
     pub(crate) ready_timeout: Duration,
     pub(crate) classify: Classify,
-    pub(crate) background: Background,
     pub(crate) services: PhantomData<fn() -> S>,
 }
 

@@ -13,13 +13,14 @@ use http_body_util::BodyExt as _;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use crate::builder::{BalanceBuilder, runtime};
+use crate::builder::BalanceBuilder;
 use crate::client::connections::UpstreamBody;
 use crate::client::endpoint::{ClientBody, HttpEndpoint, HttpUrl};
 use crate::client::error::HttpError;
 use crate::client::headers::strip_hop_by_hop;
 use crate::client::watch::Watch;
 use crate::discover::{Change, follow};
+use crate::driver::{Driver, Job, WatchEndpoint, spawned};
 use crate::endpoint::Endpoint;
 use crate::future::ResponseFuture;
 use crate::handle::BalanceHandle;
@@ -75,46 +76,13 @@ impl BalanceBuilder<HttpUrl, Http> {
         self
     }
 
-    /// The balancer. With discovery, checks or probes it needs a tokio runtime, where these run until the last clone of
-    /// the balancer is dropped.
+    /// The balancer. With discovery, checks or probes it needs a tokio runtime, where its [`Driver`] then runs.
     ///
     /// # Errors
     ///
     /// Every field that is out of range and every URL that cannot be used, at once.
     pub fn build(self) -> Result<HttpBalance, ConfigError> {
-        let Http { connect_timeout, watch } = self.kind;
-        let watched = watch.check.is_some() || !watch.probes.is_empty();
-        let runtime = runtime(watched || !self.sources.is_empty());
-        let mut problems: Vec<String> = runtime.as_ref().err().cloned().into_iter().collect();
-        if let Some(check) = &watch.check {
-            check.check(&mut problems);
-        }
-        watch.probes.iter().for_each(|probe| probe.check(&mut problems));
-        if connect_timeout.is_zero() {
-            problems.push("connect_timeout is 0: more than 0".to_owned());
-        }
-        let endpoints = resolve(self.endpoints, connect_timeout, &mut problems);
-        let inner: Inner = self.options.build(endpoints, !self.sources.is_empty(), problems)?;
-        let Ok(Some(runtime)) = runtime else { return Ok(HttpBalance { inner, connect_timeout }) };
-        if watched {
-            let core = Arc::downgrade(&inner.shared.core);
-            let runtime = runtime.clone();
-            inner.shared.members.watch(move |index, node| watch.start(&runtime, &core, index, node));
-        }
-        for source in self.sources {
-            let shared = Arc::downgrade(&inner.shared);
-            let task = runtime.spawn(follow(source, shared, move |shared: &Shared<HttpEndpoint>, change| {
-                shared.apply(match change {
-                    Change::Insert(endpoint) => {
-                        let endpoint = endpoint.resolve(connect_timeout);
-                        Change::Insert(endpoint.map_err(|problem| ConfigError::new(vec![problem]))?)
-                    }
-                    Change::Remove(id) => Change::Remove(id),
-                })
-            }));
-            inner.shared.background.add(task.abort_handle());
-        }
-        Ok(HttpBalance { inner, connect_timeout })
+        self.build_with_handle().map(|(balance, _)| balance)
     }
 
     /// The balancer, and a handle to watch and change it.
@@ -123,9 +91,41 @@ impl BalanceBuilder<HttpUrl, Http> {
     ///
     /// As [`build`](Self::build).
     pub fn build_with_handle(self) -> Result<(HttpBalance, BalanceHandle), ConfigError> {
-        let balance = self.build()?;
-        let handle = balance.inner.handle();
-        Ok((balance, handle))
+        spawned(self.kind.watch.is_set() || !self.sources.is_empty(), |problems| self.parts(problems))
+    }
+
+    /// As [`build_with_handle`](Self::build_with_handle), outside a runtime too: what runs in the background is handed out
+    /// instead, to be spawned. Until it runs, endpoints with a health check get nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_parts(self) -> Result<(HttpBalance, BalanceHandle, Driver), ConfigError> {
+        self.parts(Vec::new())
+    }
+
+    fn parts(self, mut problems: Vec<String>) -> Result<(HttpBalance, BalanceHandle, Driver), ConfigError> {
+        let Http { connect_timeout, watch } = self.kind;
+        watch.validate(&mut problems);
+        if connect_timeout.is_zero() {
+            problems.push("connect_timeout is 0: more than 0".to_owned());
+        }
+        let endpoints = resolve(self.endpoints, connect_timeout, &mut problems);
+        let inner: Inner = self.options.build(endpoints, !self.sources.is_empty(), problems)?;
+        let apply = move |shared: &Shared<HttpEndpoint>, change| {
+            shared.apply(match change {
+                Change::Insert(endpoint) => {
+                    let endpoint = Endpoint::<HttpUrl>::resolve(endpoint, connect_timeout);
+                    Change::Insert(endpoint.map_err(|problem| ConfigError::new(vec![problem]))?)
+                }
+                Change::Remove(id) => Change::Remove(id),
+            })
+        };
+        let job = |source| -> Job { Box::pin(follow(source, Arc::downgrade(&inner.shared), apply)) };
+        let sources = self.sources.into_iter().map(job).collect();
+        let watch = watch.is_set().then(|| -> WatchEndpoint { Box::new(move |index, node| watch.jobs(index, node)) });
+        let (driver, handle) = (Driver::new(&inner.shared.members, sources, watch), inner.handle());
+        Ok((HttpBalance { inner, connect_timeout }, handle, driver))
     }
 }
 

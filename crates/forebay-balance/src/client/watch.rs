@@ -1,4 +1,4 @@
-//! Health checks and probes: one task watches each endpoint for as long as it is there.
+//! Health checks and probes: each endpoint is watched for as long as it is there.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use forebay_core::BoxError;
 use http::{Request, header};
 use http_body_util::{BodyExt as _, Empty};
-use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tower_service::Service as _;
 
 use crate::client::endpoint::HttpEndpoint;
+use crate::driver::Job;
 use crate::health::HttpCheck;
-use crate::ledger::{Core, now};
+use crate::ledger::now;
 use crate::members::AnyNode;
 use crate::metrics;
 use crate::policy::{Heard, Load};
@@ -28,22 +28,41 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Starts to watch an endpoint; the tasks end when it is gone or replaced.
-    pub(crate) fn start(&self, runtime: &Handle, core: &Weak<Core>, index: usize, node: &Arc<AnyNode>) {
-        let at = At { core: Weak::clone(core), index, node: Arc::downgrade(node) };
+    /// Whether there is anything.
+    pub(crate) fn is_set(&self) -> bool {
+        self.check.is_some() || !self.probes.is_empty()
+    }
+
+    pub(crate) fn validate(&self, problems: &mut Vec<String>) {
+        if let Some(check) = &self.check {
+            check.check(problems);
+        }
+        self.probes.iter().for_each(|probe| probe.check(problems));
+    }
+
+    /// What watches an endpoint, until it is gone or replaced.
+    pub(crate) fn jobs(&self, index: usize, node: &Arc<AnyNode>) -> Vec<Job> {
+        let at = At { index, node: Arc::downgrade(node) };
+        let mut jobs: Vec<Job> = Vec::new();
         if let Some(check) = self.check.clone() {
-            runtime.spawn(at.clone().check(check));
+            let check = at.clone().check(check);
+            jobs.push(Box::pin(async {
+                check.await;
+            }));
         }
         if !self.probes.is_empty() {
-            runtime.spawn(at.probe(self.probes.clone()));
+            let probe = at.probe(self.probes.clone());
+            jobs.push(Box::pin(async {
+                probe.await;
+            }));
         }
+        jobs
     }
 }
 
 /// An endpoint that is watched.
 #[derive(Clone)]
 struct At {
-    core: Weak<Core>,
     index: usize,
     node: Weak<AnyNode>,
 }
@@ -83,7 +102,7 @@ impl At {
             let service = self.service()?;
             let (mut fresh, mut load) = (false, Load::Unsaid);
             for source in &mut sources {
-                let own_sent = self.core.upgrade()?.ledger().picker.slot(self.index).own;
+                let own_sent = self.node.upgrade()?.core.ledger().picker.slot(self.index).own;
                 let Some(requests) = source.ask(&service).await else { continue };
                 fresh = true;
                 // A server knows better than an exporter beside it, which only sees processes.
@@ -95,7 +114,7 @@ impl At {
                 };
             }
             drop(service);
-            let cleared = self.core.upgrade()?.ledger().picker.slot(self.index).clears();
+            let cleared = self.node.upgrade()?.core.ledger().picker.slot(self.index).clears();
             if std::mem::replace(&mut clears, cleared) != cleared {
                 sources.iter_mut().for_each(Source::clear);
             }
