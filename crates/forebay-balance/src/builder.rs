@@ -1,9 +1,6 @@
-use std::collections::hash_map::RandomState;
 use std::fmt;
 #[cfg(feature = "tower")]
 use std::fmt::Display;
-use std::hash::BuildHasher as _;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,18 +10,14 @@ use http::{HeaderMap, StatusCode};
 
 use crate::discover::{Change, Source, follow, source};
 use crate::driver::{Driver, Job, spawned};
-use crate::endpoint::{DEFAULT_POOL, Endpoint};
+use crate::endpoint::Endpoint;
 use crate::gpu::GpuTable;
 use crate::handle::BalanceHandle;
-use crate::ledger::{Core, now};
-use crate::members::{Members, check};
-use crate::policy::{Guest, Offset, Outlier, Picker, Pin, Policy, Route, Routes, Settings, SlowStart};
+use crate::options::{Borrow, Options};
+use crate::policy::{Offset, Outlier, Pin, Policy, SlowStart};
 use crate::redial::{NoRedial, RedialMode};
 use crate::service::{Balance, Shared};
 use crate::wait::OnFull;
-
-/// What an answer says about its endpoint.
-pub(crate) type Classify = Arc<dyn Fn(StatusCode, &HeaderMap) -> Outcome + Send + Sync>;
 
 /// Builds a [`Balance`]. `R` says what may be sent again, and how endpoints are given.
 #[must_use]
@@ -34,30 +27,6 @@ pub struct BalanceBuilder<S, R = NoRedial> {
     pub(crate) kind: R,
     pub(crate) options: Options,
     pub(crate) sources: Vec<Source<S>>,
-}
-
-/// All that does not depend on the service.
-#[derive(Clone)]
-pub(crate) struct Options {
-    pub(crate) settings: Settings,
-    pub(crate) on_full: OnFull,
-    pub(crate) ready_timeout: Duration,
-    pub(crate) gpus: GpuTable,
-    pub(crate) classify: Classify,
-    routes: Vec<(Class, Vec<Arc<str>>)>,
-    borrows: Vec<Borrow>,
-    /// Endpoints get nothing before a health check has succeeded.
-    pub(crate) checked: bool,
-    /// Endpoints are asked for their load.
-    pub(crate) probed: bool,
-}
-
-#[derive(Clone)]
-struct Borrow {
-    pool: Arc<str>,
-    class: Class,
-    at_most: u32,
-    keep: u32,
 }
 
 impl<S: fmt::Debug, R> fmt::Debug for BalanceBuilder<S, R> {
@@ -73,18 +42,7 @@ impl<S: fmt::Debug, R> fmt::Debug for BalanceBuilder<S, R> {
 
 impl<S, R> BalanceBuilder<S, R> {
     pub(crate) fn new(kind: R) -> Self {
-        let options = Options {
-            settings: Settings::default(),
-            on_full: OnFull::default(),
-            ready_timeout: Duration::from_secs(1),
-            gpus: GpuTable::seed(),
-            classify: Arc::new(|status, _| Outcome::of_status(status)),
-            routes: Vec::new(),
-            borrows: Vec::new(),
-            checked: false,
-            probed: false,
-        };
-        Self { endpoints: Vec::new(), kind, options, sources: Vec::new() }
+        Self { endpoints: Vec::new(), kind, options: Options::new(), sources: Vec::new() }
     }
 
     /// Adds an endpoint.
@@ -237,97 +195,5 @@ impl<S: Send + Sync + 'static, R: RedialMode> BalanceBuilder<S, R> {
         let driver = Driver::new(&balance.shared.members, self.sources.into_iter().map(job).collect(), None);
         let handle = balance.handle();
         Ok((balance, handle, driver))
-    }
-}
-
-impl Options {
-    /// Builds it of endpoints that are ready to use; `problems`: what is wrong with the others.
-    pub(crate) fn build<S: Send + Sync + 'static, R>(
-        self,
-        endpoints: Vec<Endpoint<S>>,
-        may_be_empty: bool,
-        mut problems: Vec<String>,
-    ) -> Result<Balance<S, R>, ConfigError> {
-        if endpoints.is_empty() && !may_be_empty && problems.is_empty() {
-            problems.push("endpoints is empty: at least one".to_owned());
-        }
-        self.check(&mut problems);
-        let pools = self.pools();
-        let routes = self.routes(&pools, &mut problems);
-        problems.extend(check(&endpoints, &pools, &self.gpus));
-        ConfigError::check(problems)?;
-        let seed = RandomState::new().hash_one(0);
-        let picker = Picker::new(self.settings, routes, pools.len(), seed, now());
-        let core = Arc::new(Core::new(picker, pools.into(), self.on_full));
-        let members = Members::new(Arc::clone(&core), self.gpus, self.checked, self.probed);
-        for endpoint in endpoints {
-            members.insert(endpoint)?;
-        }
-        let shared =
-            Shared { members, core, ready_timeout: self.ready_timeout, classify: self.classify, services: PhantomData };
-        Ok(Balance::of(Arc::new(shared)))
-    }
-
-    fn check(&self, problems: &mut Vec<String>) {
-        if self.ready_timeout.is_zero() {
-            problems.push("ready_timeout is 0: more than 0".to_owned());
-        }
-        let panic = self.settings.panic_threshold;
-        if !(0.0..=1.0).contains(&panic) {
-            problems.push(format!("panic is {panic}: 0 to 1"));
-        }
-        if let Some(outlier) = &self.settings.outlier {
-            outlier.check(problems);
-        }
-        if let Some(slow_start) = &self.settings.slow_start {
-            slow_start.check(problems);
-        }
-        if let OnFull::Wait { len, timeout } = self.on_full
-            && (len == 0 || timeout.is_zero())
-        {
-            problems.push(format!("on_full waits with len {len}, timeout {timeout:?}: more than 0, or OnFull::Reject"));
-        }
-    }
-
-    /// `"default"`, and all that a route or a loan names.
-    fn pools(&self) -> Vec<Arc<str>> {
-        let mut pools: Vec<Arc<str>> = vec![DEFAULT_POOL.into()];
-        let routed = self.routes.iter().flat_map(|(_, pools)| pools);
-        for pool in routed.chain(self.borrows.iter().map(|borrow| &borrow.pool)) {
-            if !pools.contains(pool) {
-                pools.push(Arc::clone(pool));
-            }
-        }
-        pools
-    }
-
-    fn routes(&self, pools: &[Arc<str>], problems: &mut Vec<String>) -> Routes {
-        let index = |name: &Arc<str>| pools.iter().position(|pool| pool == name).unwrap_or_default();
-        let mut routes = Routes::to_one_pool();
-        for (class, names) in &self.routes {
-            if names.is_empty() {
-                problems.push(format!("route of {class:?} is empty: at least one pool"));
-            }
-            let mut route = Route::default();
-            for name in names {
-                if route.pools.contains(&index(name)) {
-                    problems.push(format!("route of {class:?} names {name:?} twice: once"));
-                }
-                route.pools.push(index(name));
-            }
-            routes.0[class.index()] = route;
-        }
-        for borrow in &self.borrows {
-            let Borrow { pool, class, at_most, keep } = borrow;
-            let route = &mut routes.0[class.index()];
-            if *at_most == 0 {
-                problems.push(format!("borrow of {class:?} in {pool:?} is 0 places: at least 1"));
-            }
-            if route.pools.contains(&index(pool)) {
-                problems.push(format!("borrow of {class:?} in {pool:?}: its route goes there already"));
-            }
-            route.guests.push(Guest { pool: index(pool), at_most: *at_most, keep: u64::from(*keep) });
-        }
-        routes
     }
 }

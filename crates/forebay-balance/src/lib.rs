@@ -196,6 +196,7 @@ pub mod metrics;
 mod metrics;
 #[cfg(all(test, any(forebay_loom, forebay_shuttle)))]
 mod models;
+mod options;
 mod permit;
 mod policy;
 pub mod probe;

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use crate::builder::{BalanceBuilder, Classify};
+use crate::builder::BalanceBuilder;
 use crate::discover::Change;
 use crate::endpoint::Endpoint;
 use crate::fleet::Fleet;
@@ -18,6 +18,7 @@ use crate::future::ResponseFuture;
 use crate::handle::{BalanceHandle, Control};
 use crate::ledger::Core;
 use crate::members::Members;
+use crate::options::Classify;
 use crate::permit::Permit;
 use crate::redial::{NoRedial, RedialMode, RedialPolicy};
 
