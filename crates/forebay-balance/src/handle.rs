@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use forebay_core::{Demand, DemandSource, Outcome, Places, ReplicaState};
@@ -87,6 +87,11 @@ impl BalanceHandle {
         self.control.core()
     }
 
+    /// What keeps nothing alive.
+    pub(crate) fn downgrade(&self) -> Weak<dyn Control> {
+        Arc::downgrade(&self.control)
+    }
+
     /// The endpoints now, in the order in which they came; those that are being removed are left out.
     #[must_use]
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
@@ -128,7 +133,7 @@ impl BalanceHandle {
         pools.map(snapshot).collect()
     }
 
-    /// The places of all pools together.
+    /// The places of all pools together. [`watch_places`](Self::watch_places) follows them.
     #[must_use]
     pub fn places(&self) -> Places {
         self.core().ledger().picker.places(None)

@@ -198,6 +198,7 @@ mod metrics;
 mod models;
 mod options;
 mod permit;
+mod places;
 mod policy;
 pub mod probe;
 mod rate;
@@ -221,6 +222,7 @@ pub use handle::{BalanceHandle, EndpointSnapshot, PoolSnapshot};
 #[cfg(feature = "client")]
 pub use health::HttpCheck;
 pub use permit::Permit;
+pub use places::PlacesWatch;
 pub use policy::{EndpointState, Offset, Outlier, PickReason, Pin, Policy, SlowStart};
 #[cfg(feature = "client")]
 pub use probe::MetricsProbe;
