@@ -136,7 +136,7 @@
 //!
 //! Requests with the same [`AffinityKey`](forebay_core::AffinityKey) in their extensions go to the same endpoint, by
 //! weighted rendezvous hashing, as long as that has no more than 1.25 times its share; then to the next. [`affinity`]
-//! finds the key: in a header, a JSON field or the beginning of the prompt. A request with
+//! finds the key: in a header, a JSON field, the beginning of the prompt, or by a function of yours. A request with
 //! [`PrefixBlocks`](affinity::PrefixBlocks) in its extensions, which the layer sets where it looks at prompts, goes to the
 //! endpoint that was sent the longest part of the same prompt, in the same bound. With [`Pin`] a key stays where its first
 //! request went, at one endpoint or one group of GPUs, for as long as it has requests and a while after: for batches.

@@ -13,7 +13,7 @@ use forebay_balance::affinity::AffinityLayer;
 use forebay_balance::affinity::body::Rest;
 use forebay_balance::{Balance, BalanceBuilder, Endpoint};
 use forebay_core::testing::{Scripted, Spy, Step, cut_after};
-use forebay_core::{AffinityKey, BoxError, ReqBody};
+use forebay_core::{AffinityKey, BoxError, Principal, ReqBody, RequestHead};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full};
@@ -75,6 +75,36 @@ async fn a_header_spares_the_body() {
     assert_ne!(kit.send(request("s2", vec![])).await.key, key);
     let empty = kit.send(request("", vec![Step::Data(r#"{"user":"u"}"#.into())])).await.key;
     assert_eq!(empty, kit.text(r#"{"user":"u"}"#).await.key);
+}
+
+#[tokio::test]
+async fn r37_a_function_of_the_head_goes_first_and_tenants_share_no_key() {
+    #[derive(Clone)]
+    struct Batch(&'static str);
+    let by_batch = |head: &RequestHead<'_>| head.extensions.get::<Batch>().map(|batch| batch.0);
+    let kit = kit(sessions().header("x-session-id").key_by(by_batch));
+    let request = |batch: Option<&'static str>, tenant: &str| {
+        let mut request = json(Full::<Bytes>::from(r#"{"user":"u"}"#));
+        request.headers_mut().insert("x-session-id", "s".parse().unwrap());
+        request.extensions_mut().insert(Principal::from_bytes(tenant));
+        if let Some(batch) = batch {
+            request.extensions_mut().insert(Batch(batch));
+        }
+        request
+    };
+    let key = kit.send(request(Some("night"), "a")).await.key;
+    assert!(key.is_some());
+    assert_eq!(kit.send(request(Some("night"), "a")).await.key, key);
+    assert_ne!(kit.send(request(Some("day"), "a")).await.key, key);
+    assert_ne!(kit.send(request(Some("night"), "b")).await.key, key);
+    let by_header = kit.send(request(None, "a")).await.key;
+    assert!(by_header.is_some() && by_header != key, "it says nothing, so the header does");
+    assert_eq!(kit.send(request(Some(""), "a")).await.key, by_header);
+    let mut given = request(Some("night"), "a");
+    given.extensions_mut().insert(AffinityKey(42));
+    assert_eq!(kit.send(given).await.key, Some(AffinityKey(42)));
+    let alone = AffinityLayer::builder().key_by(|head| Some(head.uri.path().to_owned())).build();
+    assert!(format!("{:?}", alone.expect("it is enough")).contains("KeyFn"));
 }
 
 #[tokio::test]

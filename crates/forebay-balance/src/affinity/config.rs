@@ -1,9 +1,11 @@
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay_core::ConfigError;
+use forebay_core::{AffinityKey, ConfigError, RequestHead};
 use http::HeaderName;
 
+use super::key::{Kind, key};
 use super::layer::{AffinityHandle, AffinityLayer, Shared};
 use super::scan::MAX_NAME;
 
@@ -22,10 +24,29 @@ pub(super) struct Wanted {
     pub(super) max_peek: usize,
 }
 
+/// Makes a key of the head of a request.
+#[derive(Clone)]
+pub(super) struct KeyFn(Arc<DynKeyFn>);
+
+type DynKeyFn = dyn Fn(&RequestHead<'_>) -> Option<AffinityKey> + Send + Sync;
+
+impl KeyFn {
+    pub(super) fn key(&self, head: &RequestHead<'_>) -> Option<AffinityKey> {
+        (self.0)(head)
+    }
+}
+
+impl fmt::Debug for KeyFn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyFn")
+    }
+}
+
 /// Collects the settings of an [`AffinityLayer`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until built"]
 pub struct AffinityLayerBuilder {
+    key_by: Option<KeyFn>,
     headers: Vec<String>,
     wanted: Wanted,
     timeout: Duration,
@@ -34,7 +55,40 @@ pub struct AffinityLayerBuilder {
 impl AffinityLayerBuilder {
     pub(super) const fn new() -> Self {
         let wanted = Wanted { fields: Vec::new(), prompt: Vec::new(), max_peek: 64 << 10 };
-        Self { headers: Vec::new(), wanted, timeout: Duration::from_secs(5) }
+        Self { key_by: None, headers: Vec::new(), wanted, timeout: Duration::from_secs(5) }
+    }
+
+    /// Takes the key from whatever this makes of a request's head, such as a part of its path, the batch in its extensions
+    /// or two fields together; `None`, or nothing in it: from elsewhere. It goes before all other sources.
+    ///
+    /// The value is hashed as one of a header is, with the `Principal`: two tenants never share a key. It runs for each
+    /// request that has no key yet, so it should be quick.
+    ///
+    /// ```
+    /// use forebay_balance::affinity::AffinityLayer;
+    /// use forebay_core::RequestHead;
+    ///
+    /// # fn main() -> Result<(), forebay_core::ConfigError> {
+    /// // /v1/threads/{thread}/runs: a thread stays where its KV cache is
+    /// let thread = |head: &RequestHead<'_>| {
+    ///     let rest = head.uri.path().strip_prefix("/v1/threads/")?;
+    ///     Some(rest.split('/').next()?.to_owned())
+    /// };
+    /// let layer = AffinityLayer::builder().key_by(thread).header("x-session-id").build()?;
+    /// # drop(layer);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn key_by<V: AsRef<[u8]>>(
+        mut self,
+        value: impl Fn(&RequestHead<'_>) -> Option<V> + Send + Sync + 'static,
+    ) -> Self {
+        self.key_by = Some(KeyFn(Arc::new(move |head| {
+            let value = value(head)?;
+            let bytes = value.as_ref();
+            (!bytes.is_empty()).then(|| key(head.extensions.get(), Kind::Made, bytes))
+        })));
+        self
     }
 
     /// Takes the key from this header field, and does not look at the body of a request that has it.
@@ -98,10 +152,11 @@ impl AffinityLayerBuilder {
     ///
     /// As [`build`](Self::build).
     pub fn build_with_handle(self) -> Result<(AffinityLayer, AffinityHandle), ConfigError> {
-        let Self { headers, wanted, timeout } = self;
+        let Self { key_by, headers, wanted, timeout } = self;
         let mut problems = Vec::new();
-        if headers.is_empty() && wanted.fields.is_empty() && wanted.prompt.is_empty() {
-            problems.push("header, fields and prompt are empty: set at least one".to_owned());
+        let none = headers.is_empty() && wanted.fields.is_empty() && wanted.prompt.is_empty();
+        if none && key_by.is_none() {
+            problems.push("key_by, header, fields and prompt are empty: set at least one".to_owned());
         }
         let parsed: Vec<_> = headers.iter().filter_map(|name| HeaderName::try_from(name).ok()).collect();
         if parsed.len() < headers.len() {
@@ -119,7 +174,7 @@ impl AffinityLayerBuilder {
             problems.push("timeout is 0 s: more than 0".to_owned());
         }
         ConfigError::check(problems)?;
-        let shared = Arc::new(Shared::new(parsed, wanted, timeout));
+        let shared = Arc::new(Shared::new(key_by, parsed, wanted, timeout));
         Ok((AffinityLayer::over(Arc::clone(&shared)), AffinityHandle::over(shared)))
     }
 }

@@ -6,6 +6,8 @@ use xxhash_rust::xxh3::Xxh3;
 /// Where a key comes from. Part of what is hashed: the same value of another kind is another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind<'a> {
+    /// What a function of the user's made of the head.
+    Made,
     Header(&'a str),
     Field(&'a str),
     Prompt,
@@ -18,6 +20,7 @@ pub(super) fn key(principal: Option<&Principal>, kind: Kind<'_>, value: &[u8]) -
         Kind::Header(name) => (1, name),
         Kind::Field(name) => (2, name),
         Kind::Prompt => (3, ""),
+        Kind::Made => (4, ""),
     };
     let mut hash = Xxh3::new();
     hash.update(&[kind, u8::from(principal.is_some())]);
@@ -43,6 +46,7 @@ mod tests {
             key(None, Kind::Field("use"), b"rx"),
             key(None, Kind::Field("user"), b"y"),
             key(None, Kind::Prompt, b""),
+            key(None, Kind::Made, b""),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());

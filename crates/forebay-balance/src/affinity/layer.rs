@@ -4,14 +4,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay_core::{AffinityKey, Principal, ReqBody};
+use forebay_core::{AffinityKey, Principal, ReqBody, RequestHead};
 use http::{HeaderMap, HeaderName, Request, header};
 use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::body::Rest;
-use super::config::{AffinityLayerBuilder, Wanted};
+use super::config::{AffinityLayerBuilder, KeyFn, Wanted};
 use super::find::Finder;
 use super::future::ResponseFuture;
 use super::key::{Kind, key};
@@ -23,7 +23,7 @@ pub struct AffinityLayer {
 }
 
 impl AffinityLayer {
-    /// Starts with nothing to look for: a header, fields or the prompt must be set.
+    /// Starts with nothing to look for: a function, a header, fields or the prompt must be set.
     pub const fn builder() -> AffinityLayerBuilder {
         AffinityLayerBuilder::new()
     }
@@ -66,7 +66,7 @@ where
         let principal = request.extensions().get::<Principal>();
         let count = if request.extensions().get::<AffinityKey>().is_some() {
             &shared.counts.given
-        } else if let Some(key) = shared.of_headers(request.headers(), principal) {
+        } else if let Some(key) = shared.of_head(&RequestHead::from(&request), principal) {
             request.extensions_mut().insert(key);
             &shared.counts.keyed
         } else if shared.looks_at_bodies() && is_json(request.headers()) && !request.body().is_end_stream() {
@@ -92,6 +92,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// What all services of a layer share.
 #[derive(Debug)]
 pub(super) struct Shared {
+    key_by: Option<KeyFn>,
     headers: Vec<HeaderName>,
     wanted: Arc<Wanted>,
     pub(super) timeout: Duration,
@@ -107,12 +108,15 @@ pub(super) struct Counts {
 }
 
 impl Shared {
-    pub(super) fn new(headers: Vec<HeaderName>, wanted: Wanted, timeout: Duration) -> Self {
-        Self { headers, wanted: Arc::new(wanted), timeout, counts: Counts::default() }
+    pub(super) fn new(key_by: Option<KeyFn>, headers: Vec<HeaderName>, wanted: Wanted, timeout: Duration) -> Self {
+        Self { key_by, headers, wanted: Arc::new(wanted), timeout, counts: Counts::default() }
     }
 
-    fn of_headers(&self, headers: &HeaderMap, principal: Option<&Principal>) -> Option<AffinityKey> {
-        let mut present = self.headers.iter().filter_map(|name| Some((name, headers.get(name)?)));
+    fn of_head(&self, head: &RequestHead<'_>, principal: Option<&Principal>) -> Option<AffinityKey> {
+        if let Some(key) = self.key_by.as_ref().and_then(|key_by| key_by.key(head)) {
+            return Some(key);
+        }
+        let mut present = self.headers.iter().filter_map(|name| Some((name, head.headers.get(name)?)));
         let (name, value) = present.find(|(_, value)| !value.is_empty())?;
         Some(key(principal, Kind::Header(name.as_str()), value.as_bytes()))
     }

@@ -33,7 +33,8 @@
 //! # }
 //! ```
 //!
-//! Of several sources a header goes before a field of the body, and that before the prompt. A key is a hash of the
+//! Of several sources a function of the head ([`key_by`](AffinityLayerBuilder::key_by)) goes before a header, that before a
+//! field of the body, and that before the prompt. A key is a hash of the
 //! `Principal` in the request extensions, of where the value stands, and of the value: two tenants never share one. It
 //! is no secret, as all processes must find the same: a tenant can choose among its own keys, and thereby where its
 //! requests go, up to the bound.
