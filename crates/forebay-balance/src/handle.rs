@@ -47,6 +47,8 @@ pub struct EndpointSnapshot {
     pub in_flight: u32,
     /// What it is taken to have to do, in requests: ours, others', and fast failures that weigh on.
     pub load: f64,
+    /// How long ago a probe, or [`BalanceHandle::report`], last said what it has to do; `None`: never.
+    pub probe_age: Option<Duration>,
     /// Requests it was picked for since the start.
     pub picks: u64,
     /// Exchanges that ended well.
@@ -71,6 +73,10 @@ pub struct PoolSnapshot {
     pub panic: bool,
     /// Places that are open; `None`: any number.
     pub open: Option<u64>,
+    /// Places that are reserved and not yet used.
+    pub reserved: u64,
+    /// Places in use: our requests there, to the end of their bodies.
+    pub used: u64,
 }
 
 impl BalanceHandle {
@@ -95,8 +101,9 @@ impl BalanceHandle {
     /// The endpoints now, in the order in which they came; those that are being removed are left out.
     #[must_use]
     pub fn snapshot(&self) -> Vec<EndpointSnapshot> {
+        let now = now();
         let mut ledger = self.core().ledger();
-        ledger.picker.advance(now());
+        ledger.picker.advance(now);
         let slots = ledger.endpoints().map(|(index, node)| (&node.id, ledger.picker.slot(index)));
         let snapshot = |(id, slot): (&EndpointId, &Slot)| {
             let of = |outcome: Outcome| slot.outcomes[outcome as usize];
@@ -109,6 +116,7 @@ impl BalanceHandle {
                 max_concurrency: slot.max_concurrency,
                 in_flight: slot.own,
                 load: slot.load_units() as f64 / 256.0,
+                probe_age: slot.heard.map(|heard| now.saturating_duration_since(heard)),
                 picks: slot.picks,
                 success: of(Outcome::Success),
                 overload: of(Outcome::Overload),
@@ -129,6 +137,8 @@ impl BalanceHandle {
             available: if pool.known == 0 { 1.0 } else { pool.healthy as f64 / pool.known as f64 },
             panic: pool.panic,
             open: pool.is_bounded().then(|| pool.open()),
+            reserved: pool.reserved,
+            used: pool.own,
         };
         pools.map(snapshot).collect()
     }

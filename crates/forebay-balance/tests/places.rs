@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use forebay_balance::probe::Verdict;
 use forebay_balance::{Balance, BalanceHandle, Endpoint, OnFull, Outlier};
 use forebay_core::testing::cut_after;
 use forebay_core::{CapacitySignal as _, Class, Outcome};
@@ -90,6 +91,23 @@ async fn r33_dropped_at_any_poll_nothing_is_missed_and_a_watch_keeps_nobody_aliv
     tokio::spawn(async move { drop((balance, handle)) });
     assert_eq!(watch.changed().await, None, "it ends with the balancer");
     assert_eq!(watch.now(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r44_a_snapshot_says_what_is_used_reserved_and_how_old_the_word_of_an_endpoint_is() {
+    let (balance, handle) = balance([endpoint("a", 3), endpoint("b", 2).pool("gold")]);
+    let (used, place) = (balance.fleet().pick(Class::P1), handle.capacity().try_reserve(Class::P1));
+    let of = |handle: &BalanceHandle| -> Vec<_> {
+        handle.pools().into_iter().map(|pool| (pool.used, pool.reserved, pool.open)).collect()
+    };
+    assert_eq!(of(&handle), [(1, 1, Some(1)), (0, 0, Some(2))]);
+    drop((used, place));
+    assert_eq!(of(&handle), [(0, 0, Some(3)), (0, 0, Some(2))]);
+
+    assert!(handle.report("b", Some(1), Verdict::Factor(1.0), Duration::from_secs(1)));
+    tokio::time::advance(Duration::from_secs(7)).await;
+    let ages: Vec<_> = handle.snapshot().into_iter().map(|endpoint| endpoint.probe_age).collect();
+    assert_eq!(ages, [None, Some(Duration::from_secs(7))], "also when it holds no more");
 }
 
 /// Looks at the places while it is woken, as nobody holds a lock then.

@@ -70,11 +70,11 @@ pub(crate) struct Pool {
     free: u64,
     /// Open endpoints without a bound.
     unbounded: usize,
-    pub(super) reserved: u64,
+    pub(crate) reserved: u64,
     /// Places taken or reserved by classes that only borrow here.
     pub(super) borrowed: [u32; Class::COUNT],
     /// Our own requests.
-    pub(super) own: u64,
+    pub(crate) own: u64,
     /// The sum of the weights in use of those that are open, in 1/256.
     pub(crate) weight: u64,
     /// The sums of the base weights of those that are known and stay, and of the healthy ones among these.

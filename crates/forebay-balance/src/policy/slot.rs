@@ -75,6 +75,8 @@ pub(crate) struct Slot {
     /// Of probes, 0 to 1.
     pub(super) factor: f32,
     pub(super) closed: Option<CloseCause>,
+    /// When a probe was answered last.
+    pub(crate) heard: Option<Instant>,
     /// How long what the probes said holds.
     pub(super) judged_until: Option<Instant>,
     /// The weight in use, in 1/256.
@@ -111,6 +113,7 @@ impl Slot {
             starting: None,
             factor: 1.0,
             closed: None,
+            heard: None,
             judged_until: None,
             weight: 0,
             open: false,
