@@ -195,6 +195,55 @@ async fn r30_a_full_kv_cache_closes_and_frees_again() {
 }
 
 #[tokio::test]
+async fn r20_each_endpoint_has_its_own_rows_of_a_shared_exporter() {
+    const PAGE: &str = "DCGM_FI_DEV_FB_USED{gpu=\"0\",UUID=\"GPU-a\",pod=\"x\"} 8000\n\
+                        DCGM_FI_DEV_FB_FREE{gpu=\"0\",UUID=\"GPU-a\",pod=\"x\"} 8000\n\
+                        DCGM_FI_DEV_FB_USED{gpu=\"1\",UUID=\"GPU-b\",pod=\"y\"} 15840\n\
+                        DCGM_FI_DEV_FB_FREE{gpu=\"1\",UUID=\"GPU-b\",pod=\"y\"} 160\n";
+    let app = axum::Router::new().route("/metrics", get(|| async { PAGE }));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let exporter = format!("http://{{host}}:{}", listener.local_addr().expect("bound").port());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let mut urls = Vec::new();
+    for _ in 0..6 {
+        urls.push(server().await.0);
+    }
+    let mut builder =
+        Balance::http().probe(MetricsProbe::dcgm(exporter, "/metrics").interval(Duration::from_millis(5)));
+    let selectors: [&[(&str, &str)]; 6] = [
+        &[("gpu", "0")],
+        &[("gpu", "1")],
+        &[("UUID", "GPU-a")],
+        &[("pod", "y")],
+        &[("gpu", "0"), ("gpu", "1")],
+        &[("gpu", "7")],
+    ];
+    for (url, rows) in urls.iter().zip(selectors) {
+        let select = |endpoint: Endpoint<_>, (label, value): &(&str, &str)| endpoint.probe_select(*label, *value);
+        builder = builder.endpoint(rows.iter().fold(Endpoint::new(url), select));
+    }
+    let (balance, handle) = builder.build_with_handle().expect("valid");
+    // Who has a GPU with one hundredth of its memory free has half of its weight.
+    let weights = || handle.snapshot().iter().map(|one| one.effective_weight).collect::<Vec<_>>();
+    let wait = async {
+        while weights() != [1.0, 0.5, 1.0, 0.5, 0.5, 1.0] {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LONG, wait).await.unwrap_or_else(|_| panic!("{:?}", weights()));
+    balance.insert(Endpoint::new(&urls[1]).probe_select("gpu", "0")).expect("valid");
+    timeout(LONG, async {
+        while weights() != [1.0, 1.0, 1.0, 0.5, 0.5, 1.0] {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it has other rows now, by a quarter up at a time");
+    let error = balance.insert(Endpoint::new("http://a").probe_select("gpu", "")).expect_err("no value");
+    assert!(error.to_string().contains("probe_select"), "{error}");
+}
+
+#[tokio::test]
 async fn r18_a_page_that_says_nothing_or_too_much_is_unknown_and_its_server_serves() {
     let (url, load) = server().await;
     load.page.store(5 << 20, SeqCst);

@@ -79,7 +79,14 @@ impl Endpoint<HttpUrl> {
         let url = url.as_ref();
         Self::with_service(
             url,
-            HttpUrl { url: url.to_owned(), http2: false, preserve_host: false, connect_to: None, tls: None },
+            HttpUrl {
+                url: url.to_owned(),
+                http2: false,
+                preserve_host: false,
+                connect_to: None,
+                tls: None,
+                rows: Vec::new(),
+            },
         )
     }
 
@@ -93,6 +100,30 @@ impl Endpoint<HttpUrl> {
     /// Whether it sees the host that the client asked for, as virtual hosts need. Default: the host of its URL.
     pub fn preserve_host(mut self, preserve: bool) -> Self {
         self.service.preserve_host = preserve;
+        self
+    }
+
+    /// Takes only rows with this value of a label from pages that speak for many endpoints: those of a probe with an
+    /// address of its own ([`MetricsProbe::at`](crate::MetricsProbe::at)), such as a GPU exporter beside the servers. Labels
+    /// are those of [`Preset::select`](crate::probe::Preset::select), such as `gpu`, `UUID` or `pod`; called again with the
+    /// same label, any of the values will do. Default: all rows.
+    ///
+    /// ```
+    /// # use forebay_balance::{Balance, Endpoint, MetricsProbe};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), forebay_core::ConfigError> {
+    /// // Two servers of one machine, the second on two GPUs.
+    /// let balance = Balance::http()
+    ///     .endpoint(Endpoint::new("http://gpus:8000").probe_select("gpu", "0"))
+    ///     .endpoint(Endpoint::new("http://gpus:8001").probe_select("gpu", "1").probe_select("gpu", "2"))
+    ///     .probe(MetricsProbe::dcgm("http://{host}:9400", "/metrics"))
+    ///     .build()?;
+    /// # drop(balance);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn probe_select(mut self, label: impl Into<String>, value: impl Into<String>) -> Self {
+        self.service.rows.push((label.into(), value.into()));
         self
     }
 
@@ -111,6 +142,8 @@ pub struct HttpUrl {
     /// The address of the URL's host, if it is known; the port is that of the URL.
     pub(crate) connect_to: Option<SocketAddr>,
     pub(crate) tls: Option<TlsConfig>,
+    /// Which rows of shared pages are about it: labels and values.
+    rows: Vec<(String, String)>,
 }
 
 impl HttpEndpoint {
@@ -123,14 +156,23 @@ impl HttpEndpoint {
             preserve_host: false,
             connect_to: at.connect_to.filter(|_| url.contains("{host}")),
             tls: at.tls.clone().filter(|_| url.starts_with("https:")),
+            rows: Vec::new(),
         };
         Self::new(&at, connections.connect_timeout())
             .inspect_err(|problem| tracing::warn!(problem, "a probe cannot be sent"))
             .ok()
     }
 
+    /// Which rows of shared pages are about it.
+    pub(crate) fn rows(&self) -> &[(String, String)] {
+        &self.inner.at.rows
+    }
+
     fn new(at: &HttpUrl, connect_timeout: Duration) -> Result<Self, String> {
         let url = &at.url;
+        if let Some((label, value)) = at.rows.iter().find(|(label, value)| label.is_empty() || value.is_empty()) {
+            return Err(format!("endpoint {url:?} has probe_select {label:?}, {value:?}: neither may be empty"));
+        }
         let uri: Uri = url.parse().map_err(|error| format!("endpoint {url:?} is no URL: {error}"))?;
         let (scheme, port) = match uri.scheme_str() {
             Some("http") if at.tls.is_some() => return Err(format!("endpoint {url:?} has tls but is http: use https")),

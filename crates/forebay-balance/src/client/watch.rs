@@ -156,9 +156,15 @@ impl Source {
 
     /// Fetches the page; what it says about requests. `None`: it was not there.
     async fn ask(&mut self, endpoint: &HttpEndpoint) -> Option<Option<u32>> {
-        let target = self.target.get_or_insert_with(|| match &self.probe.at {
+        let probe = &mut self.probe;
+        let target = self.target.get_or_insert_with(|| match &probe.at {
             None => Some(endpoint.clone()),
-            Some(url) => HttpEndpoint::beside(endpoint, url),
+            Some(url) => {
+                for (label, value) in endpoint.rows() {
+                    probe.preset = probe.preset.clone().select(label, value);
+                }
+                HttpEndpoint::beside(endpoint, url)
+            }
         });
         let target = target.clone()?;
         match timeout(self.probe.timeout, fetch(&self.probe, target)).await {

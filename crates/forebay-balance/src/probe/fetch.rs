@@ -68,7 +68,8 @@ impl MetricsProbe {
         Self::new(Preset::auto(), path)
     }
 
-    /// Of dcgm-exporter, at its own address; choose the rows of each endpoint by a preset with `select`.
+    /// Of dcgm-exporter, at its own address; choose the rows of each endpoint by
+    /// [`Endpoint::probe_select`](crate::Endpoint::probe_select).
     pub fn dcgm(at: impl Into<String>, path: impl Into<String>) -> Self {
         Self { gpu_exporter: true, ..Self::new(Preset::dcgm(), path).at(at) }
     }
@@ -79,7 +80,8 @@ impl MetricsProbe {
     }
 
     /// Asks another server than the endpoint: a base URL, such as `http://10.0.0.1:9400`, or `{host}` in it for the
-    /// endpoint's own host: `http://{host}:9400`.
+    /// endpoint's own host: `http://{host}:9400`. Of its rows each endpoint takes those that it
+    /// [selects](crate::Endpoint::probe_select).
     pub fn at(mut self, url: impl Into<String>) -> Self {
         self.at = Some(url.into());
         self
