@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use forebay_core::{Class, ConfigError};
 use serde::{Deserialize, Serialize};
 
+use crate::gpu_exporter::{GpuExporter, check_rows};
+
 /// The whole configuration of a gateway: TOML, then environment variables over it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -62,6 +64,10 @@ pub struct Balancer {
     /// The path of a metrics page of each backend, such as `/metrics` of vLLM, SGLang, TensorRT-LLM, Triton, TGI or
     /// llama.cpp: load that others bring and full KV caches then count. None: only what the gateway itself sends there.
     pub metrics_path: Option<String>,
+    /// The exporter of the backends' GPUs, dcgm-exporter or nvidia_gpu_exporter; each backend takes its own rows of the
+    /// page, see `gpu_rows`. None: GPUs are known only by what `metrics_path` says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_exporter: Option<GpuExporter>,
     /// Whether requests with the same `session_id`, `user` or `prompt_cache_key` in their JSON go to one backend, as long
     /// as that has no more than its share. Those with the same `x-session-id` header always do.
     pub affinity_by_session: bool,
@@ -168,6 +174,10 @@ pub struct Upstream {
     /// Whether each address of its name is a backend of its own; the name is looked up every 5 s.
     #[serde(default)]
     pub dns: bool,
+    /// Which rows of the page of `balance.gpu_exporter` are about it: values by label, such as `gpu`, `UUID`, `GPU_I_ID`
+    /// (MIG), `pod` or `namespace`. Every label must fit, with any of its values. None: all rows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub gpu_rows: BTreeMap<String, Vec<String>>,
 }
 
 impl Upstream {
@@ -182,6 +192,7 @@ impl Upstream {
             max_concurrency: None,
             http2: false,
             dns: false,
+            gpu_rows: BTreeMap::new(),
         }
     }
 }
@@ -317,6 +328,13 @@ impl Config {
         for class in self.balance.routes.keys().filter(|class| class.parse::<Class>().is_err()) {
             problems.push(format!("balance.routes has {class:?}: p0 (most urgent) to p15"));
         }
+        if let Some(exporter) = &self.balance.gpu_exporter {
+            exporter.check(&mut problems);
+        }
+        for (i, upstream) in self.upstreams.iter().enumerate() {
+            let there = self.balance.gpu_exporter.is_some();
+            check_rows(&format!("upstreams[{i}].gpu_rows"), &upstream.gpu_rows, there, &mut problems);
+        }
         for (tier, class) in &self.tiers {
             if class.parse::<Class>().is_err() {
                 problems.push(format!("tiers.{tier} is {class:?}: p0 (most urgent) to p15"));
@@ -355,62 +373,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NO_ENV: fn(&str) -> Option<String> = |_| None;
-
-    #[test]
-    fn a_file_reads_back_as_it_prints_but_for_the_keys() {
-        let text = r#"
-            listen = "127.0.0.1:9000"
-            [tiers]
-            enterprise = "p0"
-            [[keys]]
-            tenant = "acme"
-            tier = "enterprise"
-            key = "acme-secret"
-            [[upstreams]]
-            url = "http://127.0.0.1:8001"
-            weight = 3
-        "#;
-        let config = Config::parse(text).expect("valid");
-        config.validate().expect("valid");
-        let printed = config.to_toml().expect("TOML");
-        assert!(!printed.contains("acme-secret") && !format!("{config:?}").contains("acme-secret"));
-        let mut again = Config::parse(&printed).expect("what we print, we read");
-        again.keys[0].key = "acme-secret".into();
-        assert_eq!(again, config);
-    }
-
-    #[test]
-    fn problems_name_the_field_and_all_come_at_once() {
-        let error = Config::parse("listn = 1").expect_err("unknown field");
-        assert!(error.to_string().contains("listn"), "{error}");
-        let error = Config::parse("listen = 'nowhere'").expect_err("no address");
-        assert!(error.to_string().contains("listen"), "{error}");
-        let error = Config::load(Some(Path::new("/no/such/file")), NO_ENV).expect_err("no file");
-        assert!(error.to_string().contains("/no/such/file"));
-        let mut bad = Config { max_body_bytes: 0, ..Config::default() };
-        bad.tiers.insert("gold".into(), "urgent".into());
-        bad.priority.overflow.push("batch".into());
-        bad.keys.push(Key { tenant: String::new(), tier: "lead".into(), key: "short".into() });
-        let error = bad.validate().expect_err("seven problems");
-        assert_eq!(error.problems().len(), 7, "{error}");
-        assert!(!error.to_string().contains("short"), "a key is never printed");
-    }
-
-    #[test]
-    fn the_environment_goes_over_the_file() {
-        let env = |name: &str| match name {
-            "FOREBAY_LISTEN" => Some("127.0.0.1:0".to_owned()),
-            "FOREBAY_UPSTREAMS" => Some("http://a:1=3, http://b:2".to_owned()),
-            _ => None,
-        };
-        let config = Config::load(None, env).expect("valid");
-        assert_eq!(config.listen.port(), 0);
-        assert_eq!(config.upstreams, [Upstream::new("http://a:1", 3), Upstream::new("http://b:2", 1)]);
-        let wrong = |name: &str| (name == "FOREBAY_PRIORITY_LIMIT").then(|| "many".to_owned());
-        assert!(Config::load(None, wrong).expect_err("no number").to_string().contains("FOREBAY_PRIORITY_LIMIT"));
-    }
-}
+mod tests;

@@ -9,6 +9,7 @@ mod config;
 mod demo;
 mod entrance;
 mod gateway;
+mod gpu_exporter;
 mod problem;
 mod upstreams;
 
@@ -20,6 +21,7 @@ pub use auth::{AuthError, Keys, tiers};
 pub use config::{Autoscale, Balancer, Cache, Config, Jobs, Key, PinTo, Priority, Upstream};
 pub use demo::Demo;
 pub use gateway::Gateway;
+pub use gpu_exporter::{GpuExporter, GpuExporterKind};
 
 /// The manifests of the `hpa` command: the one by queue length, then the better one by demand.
 ///

@@ -6,6 +6,7 @@ use forebay_balance::{Balance, BalanceHandle, Dns, Endpoint, HttpBalance, HttpCh
 use forebay_core::{Class, ConfigError};
 
 use crate::config::{Balancer, Config, PinTo, Upstream};
+use crate::gpu_exporter::GpuExporter;
 
 /// The backends of a running gateway, which can be changed.
 #[derive(Debug, Clone)]
@@ -36,8 +37,8 @@ impl Upstreams {
         }
         ConfigError::check(problems)?;
         // Checks the rest, and is dropped: without what would ask the backends at once.
-        let (health_path, metrics_path) = (None, None);
-        let balance = Balancer { health_path, metrics_path, ..config.balance.clone() };
+        let (health_path, metrics_path, gpu_exporter) = (None, None, None);
+        let balance = Balancer { health_path, metrics_path, gpu_exporter, ..config.balance.clone() };
         build(&Config { balance, ..config.clone() })?;
         for upstream in config.upstreams.iter().filter(|upstream| !now.contains(upstream)) {
             self.balance.insert(endpoint(upstream))?;
@@ -63,6 +64,9 @@ pub(crate) fn build(config: &Config) -> Result<(HttpBalance, BalanceHandle), Con
     }
     if let Some(path) = metrics_path {
         builder = builder.probe(MetricsProbe::auto(path));
+    }
+    if let Some(probe) = config.balance.gpu_exporter.as_ref().and_then(GpuExporter::probe) {
+        builder = builder.probe(probe); // one that cannot be used is named by `validate`
     }
     if let Some(pin) = config.balance.pin {
         builder = builder.pin(match pin {
@@ -104,8 +108,47 @@ fn endpoint(upstream: &Upstream) -> Endpoint<HttpUrl> {
     if let Some(group) = &upstream.group {
         endpoint = endpoint.group(group.as_str());
     }
+    for (label, values) in &upstream.gpu_rows {
+        endpoint = values.iter().fold(endpoint, |endpoint, value| endpoint.probe_select(label, value));
+    }
     match upstream.max_concurrency {
         Some(requests) => endpoint.max_concurrency(requests),
         None => endpoint,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn r20_backends_of_one_machine_have_the_gpus_of_their_rows() {
+        const PAGE: &str = "DCGM_FI_DEV_FB_USED{gpu=\"0\"} 8000\nDCGM_FI_DEV_FB_FREE{gpu=\"0\"} 8000\n\
+                            DCGM_FI_DEV_FB_USED{gpu=\"1\"} 15840\nDCGM_FI_DEV_FB_FREE{gpu=\"1\"} 160\n";
+        let app = axum::Router::new().route("/metrics", axum::routing::get(|| async { PAGE }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("bound").port();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let backend = |port: u16, gpu: u16| {
+            format!("[[upstreams]]\nurl = 'http://127.0.0.1:{port}'\ngpu_rows = {{ gpu = ['{gpu}'] }}\n")
+        };
+        let text = format!(
+            "[balance]\ngpu_exporter = {{ url = 'http://{{host}}:{port}/metrics' }}\n{}{}",
+            backend(1, 0),
+            backend(2, 1)
+        );
+        let config = Config::parse(&text).expect("valid");
+        config.validate().expect("valid");
+        let (_balance, handle) = build(&config).expect("valid");
+        let weights = || handle.snapshot().iter().map(|one| one.effective_weight).collect::<Vec<_>>();
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while weights() != [1.0, 0.5] {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the second has one hundredth of its memory free");
     }
 }

@@ -1,0 +1,85 @@
+use super::*;
+
+const NO_ENV: fn(&str) -> Option<String> = |_| None;
+
+#[test]
+fn a_file_reads_back_as_it_prints_but_for_the_keys() {
+    let text = r#"
+        listen = "127.0.0.1:9000"
+        [tiers]
+        enterprise = "p0"
+        [[keys]]
+        tenant = "acme"
+        tier = "enterprise"
+        key = "acme-secret"
+        [[upstreams]]
+        url = "http://127.0.0.1:8001"
+        weight = 3
+    "#;
+    let config = Config::parse(text).expect("valid");
+    config.validate().expect("valid");
+    let printed = config.to_toml().expect("TOML");
+    assert!(!printed.contains("acme-secret") && !format!("{config:?}").contains("acme-secret"));
+    let mut again = Config::parse(&printed).expect("what we print, we read");
+    again.keys[0].key = "acme-secret".into();
+    assert_eq!(again, config);
+}
+
+#[test]
+fn problems_name_the_field_and_all_come_at_once() {
+    let error = Config::parse("listn = 1").expect_err("unknown field");
+    assert!(error.to_string().contains("listn"), "{error}");
+    let error = Config::parse("listen = 'nowhere'").expect_err("no address");
+    assert!(error.to_string().contains("listen"), "{error}");
+    let error = Config::load(Some(Path::new("/no/such/file")), NO_ENV).expect_err("no file");
+    assert!(error.to_string().contains("/no/such/file"));
+    let mut bad = Config { max_body_bytes: 0, ..Config::default() };
+    bad.tiers.insert("gold".into(), "urgent".into());
+    bad.priority.overflow.push("batch".into());
+    bad.keys.push(Key { tenant: String::new(), tier: "lead".into(), key: "short".into() });
+    let error = bad.validate().expect_err("seven problems");
+    assert_eq!(error.problems().len(), 7, "{error}");
+    assert!(!error.to_string().contains("short"), "a key is never printed");
+}
+
+#[test]
+fn r20_a_gpu_exporter_and_the_rows_of_each_backend_are_read_and_checked() {
+    let read = |exporter: &str, rows: &str| {
+        let text = format!(
+            "[balance]\n{exporter}\n[[upstreams]]\nurl = 'http://a'\n[[upstreams]]\nurl = 'http://b'\n{rows}\n"
+        );
+        let config = Config::parse(&text)?;
+        config.validate()?;
+        Ok::<_, ConfigError>(config)
+    };
+    let exporter = "gpu_exporter = { url = 'http://{host}:9400/metrics' }";
+    let config = read(exporter, "gpu_rows = { gpu = ['0', '1'], pod = ['x'] }").expect("valid");
+    assert_eq!(config.upstreams[1].gpu_rows["gpu"], ["0", "1"]);
+    assert_eq!(Config::parse(&config.to_toml().expect("TOML")).expect("what we print, we read"), config);
+    for (exporter, rows, named) in [
+        ("", "gpu_rows = { gpu = ['0'] }", "upstreams[1].gpu_rows is set, but balance.gpu_exporter"),
+        (exporter, "gpu_rows = { gpu = [] }", "upstreams[1].gpu_rows.gpu is []"),
+        (exporter, "gpu_rows = { UUID = [''] }", "upstreams[1].gpu_rows.UUID"),
+        (exporter, "gpu_rows = { gpu = 0 }", "gpu_rows"),
+        ("gpu_exporter = { url = '{host}:9400' }", "", "balance.gpu_exporter.url"),
+        ("gpu_exporter = { url = 'http://a/m', kind = 'rocm' }", "", "kind"),
+        ("gpu_exporter = { kind = 'dcgm' }", "", "url"),
+    ] {
+        let error = read(exporter, rows).expect_err(named).to_string();
+        assert!(error.contains(named), "{named} in {error}");
+    }
+}
+
+#[test]
+fn the_environment_goes_over_the_file() {
+    let env = |name: &str| match name {
+        "FOREBAY_LISTEN" => Some("127.0.0.1:0".to_owned()),
+        "FOREBAY_UPSTREAMS" => Some("http://a:1=3, http://b:2".to_owned()),
+        _ => None,
+    };
+    let config = Config::load(None, env).expect("valid");
+    assert_eq!(config.listen.port(), 0);
+    assert_eq!(config.upstreams, [Upstream::new("http://a:1", 3), Upstream::new("http://b:2", 1)]);
+    let wrong = |name: &str| (name == "FOREBAY_PRIORITY_LIMIT").then(|| "many".to_owned());
+    assert!(Config::load(None, wrong).expect_err("no number").to_string().contains("FOREBAY_PRIORITY_LIMIT"));
+}
