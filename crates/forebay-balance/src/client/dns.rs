@@ -11,7 +11,7 @@ use http::Uri;
 use tokio::net::lookup_host;
 use tokio::time::{sleep, timeout};
 
-use crate::client::endpoint::HttpUrl;
+use crate::client::url::HttpUrl;
 use crate::discover::Change;
 use crate::endpoint::{Endpoint, EndpointId};
 

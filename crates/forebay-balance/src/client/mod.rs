@@ -8,15 +8,17 @@ mod headers;
 mod service;
 #[cfg(feature = "tls")]
 mod tls;
+mod url;
 mod watch;
 
 pub use connections::UpstreamBody;
 pub use dns::Dns;
-pub use endpoint::{ClientBody, HttpEndpoint, HttpFuture, HttpUrl};
+pub use endpoint::{ClientBody, HttpEndpoint, HttpFuture};
 pub use error::HttpError;
 pub use service::{Http, HttpBalance, HttpBalanceBuilder, HttpBalanceFuture, Infallible, InfallibleFuture};
 #[cfg(feature = "tls")]
 pub use tls::TlsConfig;
+pub use url::HttpUrl;
 
 /// Without the feature: an `https://` URL is a problem, so that there is no `Tls`.
 #[cfg(not(feature = "tls"))]

@@ -15,9 +15,10 @@ use tower_service::Service;
 
 use crate::builder::BalanceBuilder;
 use crate::client::connections::UpstreamBody;
-use crate::client::endpoint::{ClientBody, HttpEndpoint, HttpUrl};
+use crate::client::endpoint::{ClientBody, HttpEndpoint};
 use crate::client::error::HttpError;
 use crate::client::headers::strip_hop_by_hop;
+use crate::client::url::HttpUrl;
 use crate::client::watch::Watch;
 use crate::discover::{Change, follow};
 use crate::driver::{Driver, Job, WatchEndpoint, spawned};

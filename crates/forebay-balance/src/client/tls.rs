@@ -12,8 +12,8 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, AlertDescription, ClientConfig, ConfigBuilder, RootCertStore};
 
-use crate::client::endpoint::HttpUrl;
 use crate::client::error::Kind;
+use crate::client::url::HttpUrl;
 use crate::endpoint::Endpoint;
 
 /// Whom an `https://` endpoint must convince, and as whom we come to it.
