@@ -79,6 +79,8 @@
 //! # }
 //! ```
 //!
+//! Who only wants to know how many places are open follows them with [`BalanceHandle::watch_places`].
+//!
 //! Without a reservation, and with no place, a request waits its turn: up to 1024 of them, up to a second each; see
 //! [`OnFull`].
 //!

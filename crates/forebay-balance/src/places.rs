@@ -19,7 +19,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// for it. Who reserves places has [`BalanceHandle::capacity`].
 ///
 /// Places are counted when somebody looks, in O(endpoints), so that nobody who does not look costs anything. As with
-/// tokio's `watch`, what has come and gone in between is not seen.
+/// tokio's `watch`, what has come and gone in between is not seen. A busy fleet changes with each exchange: whoever needs
+/// less, sleeps before he waits for the next change.
 ///
 /// ```
 /// # use forebay_balance::{Balance, Endpoint};
