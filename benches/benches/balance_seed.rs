@@ -1,6 +1,6 @@
 //! How good the picks are, in virtual time, with fixed seeds: the load that a fleet of unequal endpoints carries while
-//! waits stay short, beside plain round robin; waits and shares beside one central queue; and how many exchanges an
-//! endpoint draws that fails at once.
+//! waits stay short, beside plain round robin; waits beside those of one central queue; shares beside the weights; several
+//! gateways beside one; and how many exchanges an endpoint draws that fails at once.
 //!
 //! The model: each endpoint has slots of one speed and a queue before them, first come first served; a request takes a
 //! slot for a lognormal time (sigma 1, 100 ms on average), the same at any endpoint. So weights 8:8:4:4:2:2:1:1 are as
@@ -10,24 +10,21 @@
 //!
 //! `cargo bench -p forebay-benches --bench balance_seed`
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use forebay_balance::{Balance, Endpoint, Offset, Outlier, Policy};
+use forebay_balance::{Offset, Outlier, Policy};
 use forebay_benches::balance::{
-    Arrivals, Bounds, Central, Forebay, Random, RoundRobin, Router, Tally, UniformP2c, simulate,
+    Arrivals, Bounds, Central, Forebay, Gateways, Random, RoundRobin, Router, Scan, Tally, UniformP2c,
+    drawn_by_a_black_hole, simulate,
 };
-use forebay_benches::priority::Random as Dice;
 use forebay_benches::virtual_time::virtually;
 use forebay_benches::{Goal, Report};
-use forebay_core::{Class, Outcome};
-use tokio::time::advance;
+use forebay_core::Outcome;
 
 const SEED_SLOTS: [u32; 8] = [8, 8, 4, 4, 2, 2, 1, 1];
 const SLOTS: [u32; 8] = [32, 32, 16, 16, 8, 8, 4, 4];
 
-fn run(slots: &[u32], arrivals: &Arrivals, router: impl FnOnce() -> Box<dyn Router>) -> Tally {
+fn run(slots: &[u32], arrivals: &Arrivals, router: impl Fn() -> Box<dyn Router>) -> Tally {
     virtually(async { simulate(slots, arrivals, &mut *router()).await })
 }
 
@@ -89,18 +86,19 @@ fn rate_at_bounded_wait(report: &mut Report) {
 const LOADS: [u32; 5] = [50, 70, 80, 90, 95];
 const SEEDS: [u64; 5] = [1, 2, 3, 4, 5];
 
-/// Of one rule, by load: p99 of the response time and of the wait, and the error of the shares; of all seeds together.
-fn measure(traces: &[Vec<Arrivals>], router: fn() -> Box<dyn Router>) -> Vec<[f64; 3]> {
+/// Of one rule, by load: p99 of the response time and of the wait; of all seeds together.
+fn measure(traces: &[Vec<Arrivals>], router: fn() -> Box<dyn Router>) -> Vec<[f64; 2]> {
     let of_load = |seeds: &Vec<Arrivals>| {
         let mut all = Tally::default();
         seeds.iter().for_each(|arrivals| all.add(run(&SLOTS, arrivals, router)));
-        [all.p99_response(), all.p99_wait(), all.share_error(&SLOTS)]
+        [all.p99_response(), all.p99_wait()]
     };
     traces.iter().map(of_load).collect()
 }
 
+type Row = (&'static str, fn() -> Box<dyn Router>);
+
 fn beside_a_central_queue(report: &mut Report) {
-    type Row = (&'static str, fn() -> Box<dyn Router>);
     let rows: [Row; 10] = [
         ("central queue", || Box::new(Central::new(&SLOTS))),
         ("forebay late", || Box::new(Forebay::new(&SLOTS, Bounds::Slots, |b| b))),
@@ -118,7 +116,7 @@ fn beside_a_central_queue(report: &mut Report) {
     };
     let traces: Vec<_> = LOADS.into_iter().map(trace).collect();
     let measured = rows.map(|(_, router)| measure(&traces, router));
-    let kinds = ["p99 of the response time", "p99 of the wait", "error of the shares, %"];
+    let kinds = ["p99 of the response time", "p99 of the wait"];
     for (kind, title) in kinds.into_iter().enumerate() {
         print!("\nslots 32,32,16,16,8,8,4,4: {title}\n{:<24}", "load, %");
         LOADS.iter().for_each(|load| print!(" {load:>9}"));
@@ -126,7 +124,7 @@ fn beside_a_central_queue(report: &mut Report) {
         for ((name, _), of_loads) in rows.iter().zip(&measured) {
             print!("{name:<24}");
             for (load, figures) in LOADS.iter().zip(of_loads) {
-                let figure = figures[kind] * if kind == 2 { 100.0 } else { 1.0 };
+                let figure = figures[kind];
                 print!(" {figure:>9.3}");
                 report.figure(&format!("{name}, {load} % load: {title}"), (figure * 1000.0).round() / 1000.0);
             }
@@ -143,44 +141,83 @@ fn beside_a_central_queue(report: &mut Report) {
     report.target("p99 response, weighted p2c / central queue, 70-95 % load", worst(5, 1), Goal::AtMost(1.03));
     let (late, central) = (measured[1][4][1], measured[0][4][1]);
     report.target("p99 wait, ours late / central queue, 95 % load", late / central, Goal::AtMost(1.01));
-    let shares = |row: usize| 100.0 * measured[row][..3].iter().map(|figures| figures[2]).fold(0.0, f64::max);
-    report.target("error of the shares in %, ours early, 50-80 % load", shares(2), Goal::AtMost(3.5));
-    report.target("error of the shares in %, ours late, 50-80 % load", shares(1), Goal::AtMost(3.5));
     report.target("p99 response, uniform p2c / central queue, 95 % load", worst(8, 4), Goal::AtLeast(10.0));
 }
 
-const CLIENTS: usize = 24;
-const EXCHANGES: usize = 700;
-
-/// Of 700 exchanges of clients that ask again at once, how many go to the one of eight endpoints that fails within 1 ms.
-async fn drawn(outlier: Option<Outlier>, failure: Outcome, seed: u64) -> usize {
-    let builder = (0..8).fold(Balance::builder().outlier(outlier), |builder, index: usize| {
-        builder.endpoint(Endpoint::with_service(index.to_string(), index))
-    });
-    let fleet = builder.build().expect("valid").fleet();
-    let (mut dice, mut ends, mut now, mut begun, mut bad) = (Dice::new(seed), BinaryHeap::new(), 0, 0, 0);
-    let mut picks: Vec<_> = (0..CLIENTS).map(|_| None).collect();
-    let mut idle: Vec<usize> = (0..CLIENTS).collect();
-    while begun < EXCHANGES {
-        while let Some(client) = idle.pop() {
-            let pick = fleet.pick(Class::P1).expect("no endpoint is full");
-            let fails = pick.service == 0;
-            let took = if fails { 0.01 } else { dice.lognormal(1.0) };
-            ends.push(Reverse((now + (Arrivals::MEAN.as_nanos() as f64 * took) as u64, client)));
-            picks[client] = Some(pick);
-            begun += 1;
-            bad += usize::from(fails);
+/// By load, how far the shares of the requests are off those of the weights, in percent of what is due, at the weight
+/// where they are farthest off. Of two million requests each, so that half a percent is more than chance.
+///
+/// Our error is none of chance. To an endpoint of few slots a request comes at once when the others have grown fuller, but
+/// when they grow emptier it stays to its end: so counts there are rounded up for longer than they are rounded down. That
+/// matters most where what is due lies half-way between two counts, as 2.6 requests at 65 % load. Ties play no part: there
+/// are none between these weights with the offset 1/2. An offset of 5/8 would make up for most of it, but be no apportionment
+/// of held requests without a bias; that is Webster's alone (Balinski and Young, Fair Representation, 1982).
+fn shares(report: &mut Report) {
+    let rows: [Row; 5] = [
+        ("forebay early", || Box::new(Forebay::new(&SLOTS, Bounds::None, |b| b))),
+        ("forebay late", || Box::new(Forebay::new(&SLOTS, Bounds::Slots, |b| b))),
+        ("Offset::Zero (nginx)", || Box::new(Forebay::new(&SLOTS, Bounds::None, |b| b.offset(Offset::Zero)))),
+        ("Offset::One (LVS)", || Box::new(Forebay::new(&SLOTS, Bounds::None, |b| b.offset(Offset::One)))),
+        ("an offset of 5/8", || Box::new(Scan::new(&SLOTS, 5))),
+    ];
+    let loads: Vec<u32> = (50..=80).step_by(5).collect();
+    print!("\nslots 32,32,16,16,8,8,4,4: error of the shares, %\n{:<24}", "load, %");
+    loads.iter().for_each(|load| print!(" {load:>7}"));
+    println!(" {:>7} {:>7}", "mean", "worst");
+    let mut errors = vec![Vec::new(); rows.len()];
+    for load in &loads {
+        let mut sums = [(); 5].map(|()| Tally::default());
+        for seed in SEEDS {
+            let arrivals = Arrivals::new(400_000, f64::from(*load) / 100.0, &SLOTS, seed);
+            sums.iter_mut().zip(&rows).for_each(|(sum, (_, router))| sum.add(run(&SLOTS, &arrivals, *router)));
         }
-        let Some(Reverse((at, client))) = ends.pop() else { break };
-        advance(Duration::from_nanos(at - now)).await;
-        now = at;
-        if let Some(pick) = picks[client].take() {
-            let outcome = if pick.service == 0 { failure } else { Outcome::Success };
-            pick.finish(outcome);
-        }
-        idle.push(client);
+        errors.iter_mut().zip(sums).for_each(|(errors, sum)| errors.push(100.0 * sum.share_error(&SLOTS)));
     }
-    bad
+    let mut worst = Vec::new();
+    for ((name, _), errors) in rows.iter().zip(&errors) {
+        print!("{name:<24}");
+        errors.iter().for_each(|error| print!(" {error:>7.2}"));
+        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+        worst.push(errors.iter().copied().fold(0.0, f64::max));
+        println!(" {mean:>7.2} {:>7.2}", worst[worst.len() - 1]);
+        report.figure(&format!("{name}, 50-80 % load: error of the shares in %, mean of the loads"), mean);
+        report.figure(&format!("{name}, 50-80 % load: error of the shares in %, worst load"), worst[worst.len() - 1]);
+    }
+    println!();
+    report.target("error of the shares in %, ours early, worst of 50-80 % load", worst[0], Goal::AtMost(3.5));
+    report.target("error of the shares in %, ours late, worst of 50-80 % load", worst[1], Goal::AtMost(3.5));
+}
+
+/// Several gateways share the endpoints, and hear of each other's requests only from what the endpoints say, which is up
+/// to one interval of the probes old. Times are in mean service times.
+fn many_gateways(report: &mut Report) {
+    let mean = |count: usize, every: Option<Duration>| {
+        let mut all = Tally::default();
+        for seed in SEEDS {
+            let arrivals = Arrivals::new(100_000, 0.95, &SLOTS, seed);
+            all.add(run(&SLOTS, &arrivals, || Box::new(Gateways::new(count, &SLOTS, every))));
+        }
+        all.mean_response()
+    };
+    let one = mean(1, None);
+    println!("\n95 % load, the mean response time, and over that of one gateway\n{:<28} {one:>7.3}", "one gateway");
+    report.figure("one gateway, 95 % load: mean response time", one);
+    let blind = mean(12, None);
+    println!("{:<28} {blind:>7.3} {:>7.3}", "12, own counts only", blind / one);
+    report.figure("12 gateways, 95 % load, own counts only: mean over one gateway's", blind / one);
+    let mut over = Vec::new();
+    for every in [0.05, 0.1, 0.2, 1.0, 5.0] {
+        let mean = mean(12, Some(Arrivals::MEAN.mul_f64(every)));
+        println!("{:<28} {mean:>7.3} {:>7.3}", format!("12, probes every {every}"), mean / one);
+        report.figure(&format!("12 gateways, 95 % load, probes every {every}: mean over one gateway's"), mean / one);
+        over.push(mean / one);
+    }
+    println!();
+    report.target(
+        "mean response, 12 gateways with probes every 0.05 / one gateway, 95 % load",
+        over[0],
+        Goal::AtMost(1.06),
+    );
 }
 
 fn black_hole(report: &mut Report) {
@@ -199,7 +236,8 @@ fn black_hole(report: &mut Report) {
     for (name, outlier) in cases {
         print!("{name:<28}");
         for (status, failure) in [("503", Outcome::Overload), ("500", Outcome::Error)] {
-            let runs: Vec<_> = (0..seeds).map(|seed| virtually(drawn(outlier, failure, seed))).collect();
+            let runs: Vec<_> =
+                (0..seeds).map(|seed| virtually(drawn_by_a_black_hole((24, 700), outlier, failure, seed))).collect();
             let mean = runs.iter().sum::<usize>() as f64 / runs.len() as f64;
             let most = runs.into_iter().max().unwrap_or_default();
             print!(" {mean:>11.1} {most:>6}");
@@ -221,6 +259,8 @@ fn main() {
     let mut report = Report::default();
     rate_at_bounded_wait(&mut report);
     beside_a_central_queue(&mut report);
+    shares(&mut report);
+    many_gateways(&mut report);
     black_hole(&mut report);
     report.print();
 }

@@ -2,13 +2,17 @@
 //! backends and proxies on real sockets.
 
 mod alone;
+mod black_hole;
 mod fleet;
+mod gateways;
 mod mock;
 mod proxies;
 mod routers;
 
 pub use alone::{balancer, serve_if_told};
+pub use black_hole::drawn_by_a_black_hole;
 pub use fleet::{Arrivals, Router, Tally, simulate};
+pub use gateways::Gateways;
 pub use mock::Mock;
 pub use proxies::{Proxy, in_turns};
-pub use routers::{Bounds, Central, Forebay, Random, RoundRobin, UniformP2c};
+pub use routers::{Bounds, Central, Forebay, Random, RoundRobin, Scan, UniformP2c};

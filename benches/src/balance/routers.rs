@@ -4,7 +4,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use forebay_balance::{Balance, BalanceBuilder, Endpoint, Fleet, OnFull, Pick, PickError};
+use forebay_balance::probe::Verdict;
+use forebay_balance::{Balance, BalanceBuilder, BalanceHandle, Endpoint, Fleet, OnFull, Pick, PickError};
 use forebay_core::{Class, Outcome};
 
 use super::Router;
@@ -134,6 +135,49 @@ impl Router for UniformP2c {
     }
 }
 
+/// The least `(C + offset) / weight` of all by a plain scan, of equals the least recently picked: the rule of
+/// `Policy::LeastConn` without the balancer, for offsets that it does not have.
+#[derive(Debug)]
+pub struct Scan {
+    weights: Vec<u32>,
+    /// In eighths of a request.
+    offset: u32,
+    in_flight: Vec<u32>,
+    last_pick: Vec<usize>,
+    picks: usize,
+}
+
+impl Scan {
+    /// With these weights, and an offset in eighths of a request.
+    #[must_use]
+    pub fn new(weights: &[u32], eighths: u32) -> Self {
+        let (in_flight, last_pick) = (vec![0; weights.len()], vec![0; weights.len()]);
+        Self { weights: weights.to_vec(), offset: eighths, in_flight, last_pick, picks: 0 }
+    }
+}
+
+impl Router for Scan {
+    fn arrive(&mut self, _: usize) -> Option<usize> {
+        let work = |at: usize| u64::from(8 * self.in_flight[at] + self.offset);
+        let least = (0..self.weights.len()).min_by(|&a, &b| {
+            let (one, other) = (work(a) * u64::from(self.weights[b]), work(b) * u64::from(self.weights[a]));
+            one.cmp(&other).then(self.last_pick[a].cmp(&self.last_pick[b]))
+        })?;
+        self.picks += 1;
+        self.last_pick[least] = self.picks;
+        self.in_flight[least] += 1;
+        Some(least)
+    }
+
+    fn over(&mut self, _: usize, endpoint: usize) {
+        self.in_flight[endpoint] -= 1;
+    }
+
+    fn next(&mut self) -> Option<(usize, usize)> {
+        None
+    }
+}
+
 /// Whether the balancer knows how many slots an endpoint has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bounds {
@@ -148,6 +192,7 @@ type Waiting = Pin<Box<dyn Future<Output = Result<Pick<usize>, PickError>>>>;
 /// Ours, weights in proportion to the slots.
 pub struct Forebay {
     fleet: Fleet<usize>,
+    handle: BalanceHandle,
     bounds: Bounds,
     waiting: VecDeque<(usize, Waiting)>,
     picks: HashMap<usize, Pick<usize>>,
@@ -181,8 +226,16 @@ impl Forebay {
                 Bounds::None => endpoint,
             });
         }
-        let fleet = builder.build().expect("valid").fleet();
-        Self { fleet, bounds, waiting: VecDeque::new(), picks: HashMap::new() }
+        let balance = builder.build().expect("valid");
+        let (fleet, handle) = (balance.fleet(), balance.handle());
+        Self { fleet, handle, bounds, waiting: VecDeque::new(), picks: HashMap::new() }
+    }
+
+    /// A probe says how many requests are at an endpoint, ours among them.
+    pub fn report(&self, endpoint: usize, requests: u32) {
+        let told =
+            self.handle.report(&endpoint.to_string(), Some(requests), Verdict::Factor(1.0), Duration::from_secs(1));
+        debug_assert!(told);
     }
 
     fn keep(&mut self, request: usize, pick: Pick<usize>) -> usize {
