@@ -1,13 +1,18 @@
 //! The affinity layer finds the same keys wherever a body is cut, none in what is no JSON, and changes no byte.
+//!
+//! Many cases: `PROPTEST_CASES=1000000 cargo test --release -p forebay-balance --test affinity_input`
 
 mod affinity_kit;
+mod mutate;
 
 use affinity_kit::{chat, json, kit, prompts, sessions};
 use bytes::Bytes;
 use forebay_balance::affinity::PrefixBlocks;
 use forebay_core::{AffinityKey, Principal};
 use http_body_util::Full;
+use mutate::{damaged, damages, pieces};
 use proptest::prelude::*;
+use proptest::sample::Index;
 use serde_json::Value;
 
 #[tokio::test]
@@ -212,25 +217,87 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
+/// What has meaning in a body.
+const WORDS: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    "\\",
+    ",",
+    ":",
+    "\\u",
+    "\\ud83d",
+    "\\ude00",
+    "é",
+    "\u{feff}",
+    "null",
+    "true",
+    "-1e5",
+    "\n",
+    "\0",
+    "\"user\":",
+    "\"session_id\":\"s\",",
+    "\"messages\":[",
+];
+
+/// Bodies as clients send them.
+fn body() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(chat(0, "short")),
+        Just(chat(3, "é\\n\\u00e9\\ud83d\\ude00")),
+        Just(chat(2, "").replace("\"stream\"", "\"user\":\"u-1\",\"stream\"")),
+        Just(format!(r#"{{"model":"m","prompt":["{}",[1,2,3]],"session_id":17,"n":1.5e0}}"#, "x".repeat(3000))),
+        Just(
+            r#" {"input":"a","metadata":{"user":"no"},"prompt_cache_key":"k","user":null,"stop":["\n",true]} "#
+                .to_owned()
+        ),
+    ]
+}
+
+fn cuts() -> impl Strategy<Value = Vec<Index>> {
+    prop::collection::vec(any::<Index>(), 0..6)
+}
+
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(work)
 }
 
 proptest! {
     #[test]
-    fn no_body_is_changed(body in prop::collection::vec(any::<u8>(), 0..200), cuts in prop::collection::vec(0..200_usize, 0..4)) {
-
-        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(body.len())).collect();
-        cuts.extend([0, body.len()]);
-        cuts.sort_unstable();
-        let frames: Vec<&[u8]> = cuts.windows(2).map(|cut| &body[cut[0]..cut[1]]).collect();
-        let got = run(kit(sessions().prompt().max_peek(100)).frames(&frames));
+    fn no_body_is_changed(body in prop::collection::vec(any::<u8>(), 0..200), cuts in cuts()) {
+        let got = run(kit(sessions().prompt().max_peek(100)).frames(&pieces(&body, &cuts)));
         prop_assert_eq!(got.data, body);
     }
 
     #[test]
+    fn a_damaged_body_says_the_same_wherever_it_is_cut(
+        body in body(), damages in damages(WORDS), cuts in cuts(), max_peek in prop_oneof![1..5000_usize, Just(64 << 10)],
+    ) {
+        let body = damaged(body.as_bytes(), &damages);
+        let kit = kit(sessions().prompt().max_peek(max_peek));
+        let (whole, cut) = (run(kit.frames(&pieces(&body, &[]))), run(kit.frames(&pieces(&body, &cuts))));
+        prop_assert_eq!((whole.key, whole.blocks), (cut.key, cut.blocks));
+        prop_assert_eq!((&whole.data, &cut.data), (&body, &body));
+    }
+
+    /// What lies beyond the bound is not looked at.
+    #[test]
+    fn nothing_is_read_beyond_the_bound(
+        body in body(), damages in damages(WORDS), tails in prop::array::uniform2(prop::collection::vec(any::<u8>(), 1..9)),
+        cuts in cuts(),
+    ) {
+        let mut body = damaged(body.as_bytes(), &damages);
+        body.push(b'}'); // so that there is a bound
+        let kit = kit(sessions().prompt().max_peek(body.len()));
+        let [one, other] = tails.map(|tail| run(kit.frames(&pieces(&[&*body, &tail].concat(), &cuts))));
+        prop_assert_eq!((one.key, one.blocks), (other.key, other.blocks));
+    }
+
+    #[test]
     fn finds_what_serde_json_finds(
-        members in prop::collection::vec((name(), value()), 0..6), pretty in any::<bool>(), cut in any::<prop::sample::Index>(),
+        members in prop::collection::vec((name(), value()), 0..6), pretty in any::<bool>(), cut in any::<Index>(),
     ) {
         let object = Value::Object(members.into_iter().collect());
         let body = if pretty { format!("{object:#}") } else { object.to_string() };
@@ -255,7 +322,7 @@ proptest! {
     }
 
     #[test]
-    fn escapes_make_no_difference(value in ".{1,40}", cut in any::<prop::sample::Index>()) {
+    fn escapes_make_no_difference(value in ".{1,40}", cut in any::<Index>()) {
         let escaped: String = value.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
         let (escaped, plain) = (format!(r#"{{"user":"{escaped}"}}"#), serde_json::json!({"user": value}).to_string());
         let (kit, (one, two)) = (kit(sessions()), escaped.as_bytes().split_at(cut.index(escaped.len())));

@@ -1,10 +1,16 @@
 //! Metrics pages as servers print them give the values that a person reads, bad ones give errors or nothing, and how a
 //! page is cut into chunks makes no difference.
+//!
+//! Many cases: `PROPTEST_CASES=1000000 cargo test --release -p forebay-balance --test input`
+
+mod mutate;
 
 use forebay_balance::probe::{
     GpuReport, LoadReport, MAX_BYTES, MAX_LINE_BYTES, ParseError, Parser, Preset, Sample, Sink,
 };
+use mutate::{damaged, damages, pieces};
 use proptest::prelude::*;
+use proptest::sample::Index;
 
 macro_rules! page {
     ($name:literal) => {
@@ -394,38 +400,80 @@ fn almost_metrics() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat().into_bytes())
 }
 
-fn agree(page: &[u8], sizes: &[usize]) -> Result<(), TestCaseError> {
-    let (mut parser, mut reader, mut rest) = (Parser::new(All::default()), Preset::auto().reader(), page);
-    for size in sizes.iter().cycle() {
-        let (chunk, after) = rest.split_at((*size).min(rest.len()));
+/// What has meaning in a page.
+const WORDS: &[&str] = &[
+    "\n",
+    "\r\n",
+    "#",
+    "# EOF\n",
+    "{",
+    "}",
+    "\"",
+    "\\",
+    ",",
+    "=",
+    " ",
+    "NaN",
+    "+Inf",
+    "-1",
+    "1e308",
+    "18446744073709551616",
+    "\0",
+    "<",
+    "\u{1f}\u{8b}",
+    "é",
+    "vllm:num_requests_running",
+    "gpu=\"",
+    "GPU_I_ID=\"",
+    "DCGM_FI_DEV_FB_FREE{",
+    "pid=\"1\"",
+];
+
+fn agree(page: &[u8], cuts: &[Index]) -> Result<(), TestCaseError> {
+    let (mut parser, mut reader) = (Parser::new(All::default()), Preset::auto().reader());
+    for chunk in pieces(page, cuts) {
         prop_assert_eq!(reader.push(chunk), parser.push(chunk));
-        rest = after;
-        if rest.is_empty() {
-            break;
-        }
     }
     prop_assert_eq!(parser.finish().map(|all| all.0), samples(page));
     prop_assert_eq!(reader.finish(), Preset::auto().read(page));
     Ok(())
 }
 
+fn cuts() -> impl Strategy<Value = Vec<Index>> {
+    prop::collection::vec(any::<Index>(), 0..10)
+}
+
 proptest! {
     #[test]
-    fn chunks_make_no_difference(page in almost_metrics(), sizes in proptest::collection::vec(1usize..40, 1..10)) {
-        agree(&page, &sizes)?;
+    fn chunks_make_no_difference(page in almost_metrics(), cuts in cuts()) {
+        agree(&page, &cuts)?;
     }
 
     #[test]
-    fn random_bytes_never_panic(page in proptest::collection::vec(any::<u8>(), 0..500), size in 1usize..40) {
-        agree(&page, &[size])?;
+    fn random_bytes_never_panic(page in prop::collection::vec(any::<u8>(), 0..500), cuts in cuts()) {
+        agree(&page, &cuts)?;
     }
 
     #[test]
-    fn a_damaged_page_never_panics(page in 0..PAGES.len(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-        let mut page = PAGES[page].to_vec();
-        let at = at.index(page.len());
-        page[at] = byte;
-        agree(&page[..], &[at.max(1)])?;
-        agree(&page[..at], &[1000])?;
+    fn a_damaged_page_never_panics(page in prop::sample::select(&PAGES[..]), damages in damages(WORDS), cuts in cuts()) {
+        agree(&damaged(page, &damages), &cuts)?;
+    }
+
+    /// A row says nothing beyond its line, whatever damage was done there.
+    #[test]
+    fn damage_reaches_no_further_than_its_line(
+        page in prop::sample::select(&PAGES[..]), row in any::<Index>(), damages in damages(&["{", "\"", "\\", "#", "}"]),
+    ) {
+        let lines: Vec<&[u8]> = page.split(|byte| *byte == b'\n').collect();
+        let row = 1 + row.index(lines.len() - 1); // where a page begins says what it is
+        let mut bad = damaged(lines[row], &damages);
+        bad.retain(|byte| !matches!(byte, b'\n' | b'\0'));
+        let join = |rows: &[&[u8]]| rows.join(&b'\n');
+        let (before, after) = (samples(&join(&lines[..row])), samples(&[b"# \n", &*join(&lines[row + 1..])].concat()));
+        let all = samples(&join(&[&lines[..row], &[&bad], &lines[row + 1..]].concat()));
+        let alone = samples(&[b"# \n", &*bad].concat());
+        if let (Ok(before), Ok(after), Ok(all), Ok(alone)) = (before, after, all, alone) {
+            prop_assert_eq!([before, alone, after].concat(), all);
+        }
     }
 }
