@@ -4,7 +4,9 @@
 //! One pick in eight and its release read tokio's clock; tower's pending-request count reads none. What two readings cost
 //! is a figure of its own.
 //!
-//! `cargo bench -p forebay-benches --bench balance_pick`
+//! `cargo bench -p forebay-benches --bench balance_pick`; with pingora's choice beside it, which needs cmake and builds for
+//! minutes: `RUSTFLAGS="--cfg forebay_pingora" CARGO_TARGET_DIR=target/pingora cargo bench ..`. That choice is round robin,
+//! as pingora has none by load, and holds no count that has to be released.
 
 use std::convert::Infallible;
 use std::future::{Future as _, Ready, ready};
@@ -13,6 +15,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use forebay_balance::{Balance, Endpoint, Fleet};
+use forebay_benches::balance::pingora_choice;
 use forebay_benches::{Goal, Report, allocations, thread_cpu_time};
 use forebay_core::{Class, Outcome};
 use tower::Service;
@@ -87,7 +90,7 @@ fn median(mut rounds: Vec<f64>) -> f64 {
 
 fn main() {
     let mut report = Report::default();
-    println!("CPU ns for a pick and its release\n{:>6} {:>10} {:>10}", "N", "forebay", "tower p2c");
+    println!("CPU ns for a pick and its release\n{:>6} {:>10} {:>10} {:>10}", "N", "forebay", "tower p2c", "pingora");
     let mut worst: (f64, f64) = (0.0, 0.0);
     let mut heap = 0;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
@@ -95,17 +98,26 @@ fn main() {
     let clock = median((0..ROUNDS).map(|_| time(read_clocks)).collect());
     report.figure("two_readings_of_tokios_clock_ns", clock.round());
     for endpoints in [2, 8, 64, 512, 4096] {
-        let (fleet, mut peer) = (fleet(endpoints), p2c(endpoints));
+        let (fleet, mut peer, mut choice) = (fleet(endpoints), p2c(endpoints), pingora_choice(endpoints));
         (0..endpoints).for_each(|_| theirs(&mut peer)); // all of them known and ready
         ours(&fleet);
         heap += allocations(|| ours(&fleet));
         let mut rounds = [Vec::new(), Vec::new()];
+        let mut pingora = Vec::new();
         for _ in 0..ROUNDS {
             rounds[0].push(time(|| ours(&fleet)));
             rounds[1].push(time(|| theirs(&mut peer)));
+            pingora.extend(choice.as_mut().map(time));
         }
         let [ours_ns, theirs_ns] = rounds.map(median);
-        println!("{endpoints:>6} {ours_ns:>10.0} {theirs_ns:>10.0}");
+        print!("{endpoints:>6} {ours_ns:>10.0} {theirs_ns:>10.0}");
+        if pingora.is_empty() {
+            println!(" {:>10}", "-");
+        } else {
+            let pingora_ns = median(pingora);
+            println!(" {pingora_ns:>10.0}");
+            report.figure(&format!("{endpoints}_pingora_round_robin_ns"), pingora_ns.round());
+        }
         report.figure(&format!("{endpoints}_forebay_ns"), ours_ns.round());
         report.figure(&format!("{endpoints}_tower_p2c_ns"), theirs_ns.round());
         worst = (worst.0.max(ours_ns), worst.1.max(ours_ns / theirs_ns));

@@ -6,6 +6,7 @@ mod black_hole;
 mod fleet;
 mod gateways;
 mod mock;
+mod pingora;
 mod proxies;
 mod routers;
 
@@ -14,5 +15,6 @@ pub use black_hole::drawn_by_a_black_hole;
 pub use fleet::{Arrivals, Router, Tally, simulate};
 pub use gateways::Gateways;
 pub use mock::Mock;
+pub use pingora::pingora_choice;
 pub use proxies::{Proxy, in_turns};
 pub use routers::{Bounds, Central, Forebay, Random, RoundRobin, Scan, UniformP2c};
