@@ -147,18 +147,18 @@ fn beside_a_central_queue(report: &mut Report) {
 /// By load, how far the shares of the requests are off those of the weights, in percent of what is due, at the weight
 /// where they are farthest off. Of two million requests each, so that half a percent is more than chance.
 ///
-/// Our error is none of chance. To an endpoint of few slots a request comes at once when the others have grown fuller, but
-/// when they grow emptier it stays to its end: so counts there are rounded up for longer than they are rounded down. That
-/// matters most where what is due lies half-way between two counts, as 2.6 requests at 65 % load. Ties play no part: there
-/// are none between these weights with the offset 1/2. An offset of 5/8 would make up for most of it, but be no apportionment
-/// of held requests without a bias; that is Webster's alone (Balinski and Young, Fair Representation, 1982).
+/// The error of the offset 1/2 is none of chance. To an endpoint of few slots a request comes at once when the others have
+/// grown fuller, but when they grow emptier it stays to its end: so counts there are rounded up for longer than they are
+/// rounded down. That matters most where what is due lies half-way between two counts, as 2.6 requests at 65 % load. Ties
+/// play no part: there are none between these weights. Ours, 5/8, makes up for most of it. Of held requests it is no
+/// apportionment without a bias; that is Webster's alone (Balinski and Young, Fair Representation, 1982).
 fn shares(report: &mut Report) {
     let rows: [Row; 5] = [
         ("forebay early", || Box::new(Forebay::new(&SLOTS, Bounds::None, |b| b))),
         ("forebay late", || Box::new(Forebay::new(&SLOTS, Bounds::Slots, |b| b))),
         ("Offset::Zero (nginx)", || Box::new(Forebay::new(&SLOTS, Bounds::None, |b| b.offset(Offset::Zero)))),
         ("Offset::One (LVS)", || Box::new(Forebay::new(&SLOTS, Bounds::None, |b| b.offset(Offset::One)))),
-        ("an offset of 5/8", || Box::new(Scan::new(&SLOTS, 5))),
+        ("Offset::Half (Webster)", || Box::new(Forebay::new(&SLOTS, Bounds::None, |b| b.offset(Offset::Half)))),
     ];
     let loads: Vec<u32> = (50..=80).step_by(5).collect();
     print!("\nslots 32,32,16,16,8,8,4,4: error of the shares, %\n{:<24}", "load, %");

@@ -45,9 +45,7 @@ fn two_choices_drawn_alike_whatever_the_weights_are_ten_times_worse() {
     assert!(over >= 10.0, "{over}");
 }
 
-/// The errors of the shares at 50, 65 and 80 % load, in percent of what is due. An endpoint of few slots gets a few percent
-/// too many where its due lies half-way between two counts, as at 65 %: a request comes to it at once when the rest are
-/// fuller, but leaves it only at its end. Where its due is a whole number there is little of that.
+/// The errors of the shares at 50, 65 and 80 % load, in percent of what is due.
 fn share_errors<R: Router>(router: impl Fn() -> R) -> [f64; 3] {
     [0.5, 0.65, 0.8].map(|load| {
         let mut all = Tally::default();
@@ -61,9 +59,9 @@ fn share_errors<R: Router>(router: impl Fn() -> R) -> [f64; 3] {
 #[test]
 fn shares_follow_the_weights() {
     let of = |offset| share_errors(|| Forebay::new(&SLOTS, Bounds::None, |b| b.offset(offset)));
-    let [half, zero, one] = [of(Offset::Half), of(Offset::Zero), of(Offset::One)];
-    let mean = half.iter().sum::<f64>() / 3.0;
-    assert!(mean <= 3.5 && half.iter().all(|error| *error <= 6.0), "{half:?}");
+    let [ours, half, zero, one] = [Offset::default(), Offset::Half, Offset::Zero, Offset::One].map(of);
+    assert!(ours.iter().all(|error| *error <= 3.5), "{ours:?}");
+    assert!(half[1] > 3.5, "where the due of the smallest lies between two counts: {half:?}");
     assert!(zero.iter().all(|error| *error > 13.0) && one.iter().all(|error| *error > 5.0), "{zero:?}, {one:?}");
 }
 
@@ -84,7 +82,7 @@ fn the_picks_are_those_of_a_plain_scan() {
             None
         }
     }
-    for (offset, eighths) in [(Offset::Zero, 0), (Offset::Half, 4), (Offset::One, 8)] {
+    for (offset, eighths) in [(Offset::Zero, 0), (Offset::Half, 4), (Offset::FiveEighths, 5), (Offset::One, 8)] {
         let ours = || Forebay::new(&SLOTS, Bounds::None, |b| b.offset(offset));
         run(&Arrivals::new(requests(20_000), 0.9, &SLOTS, 5), || Both(ours(), Scan::new(&SLOTS, eighths)));
     }

@@ -100,7 +100,7 @@ impl<S, R> BalanceBuilder<S, R> {
         self
     }
 
-    /// What is added to the load before it is divided by the weight. Default [`Offset::Half`].
+    /// What is added to the load before it is divided by the weight. Default [`Offset::FiveEighths`].
     pub const fn offset(mut self, offset: Offset) -> Self {
         self.options.settings.offset = offset;
         self

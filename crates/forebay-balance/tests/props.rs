@@ -14,7 +14,7 @@ fn fleet(weights: &[u16], offset: Offset) -> Fleet<usize> {
 }
 
 fn offset() -> impl Strategy<Value = Offset> {
-    prop_oneof![2 => Just(Offset::Half), 1 => Just(Offset::Zero), 1 => Just(Offset::One)]
+    prop_oneof![Just(Offset::Half), Just(Offset::FiveEighths), Just(Offset::Zero), Just(Offset::One)]
 }
 
 /// Of all sizes: half of them small, some of them the extremes.
@@ -22,20 +22,21 @@ fn weight() -> impl Strategy<Value = u16> {
     prop_oneof![4 => 1..10_u16, 2 => 1..1000_u16, 1 => 1..=u16::MAX, 1 => Just(1), 1 => Just(u16::MAX)]
 }
 
-/// Whether `counts` are the apportionment by the method of the offset (Webster, Adams or D'Hondt): none that has a request
+/// Whether `counts` are the apportionment by the method of the offset (Webster's, Adams's, D'Hondt's or the one between): none that has a request
 /// had a weaker claim to its last than another has to its next (Balinski and Young, Fair Representation, 1982: the
 /// min-max inequality of divisor methods).
 fn is_apportioned(counts: &[u64], weights: &[u16], offset: Offset) -> bool {
-    let twice = match offset {
+    let eighths = match offset {
         Offset::Zero => 0,
-        Offset::One => 2,
-        _ => 1,
+        Offset::Half => 4,
+        Offset::One => 8,
+        _ => 5,
     };
     let all = || counts.iter().zip(weights);
     all().filter(|(count, _)| **count > 0).all(|(count, weight)| {
-        let last = 2 * (count - 1) + twice;
+        let last = 8 * (count - 1) + eighths;
         all().all(|(other, of)| {
-            let next = 2 * other + twice;
+            let next = 8 * other + eighths;
             u128::from(last) * u128::from(*of) <= u128::from(next) * u128::from(*weight)
         })
     })
@@ -95,7 +96,7 @@ fn starves_nobody(weights: &[u16], offset: Offset) {
 
 #[test]
 fn the_smallest_weight_beside_the_largest_is_served() {
-    for offset in [Offset::Zero, Offset::Half, Offset::One] {
+    for offset in [Offset::Zero, Offset::Half, Offset::FiveEighths, Offset::One] {
         starves_nobody(&[u16::MAX, 1], offset);
         starves_nobody(&[1, 1, u16::MAX], offset);
     }

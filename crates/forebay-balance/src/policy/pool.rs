@@ -29,22 +29,28 @@ pub enum Policy {
 pub enum Offset {
     /// Nothing, as in nginx.
     Zero,
-    /// Half a request: counts are then a Webster apportionment, and shares follow the weights also when little is in
-    /// flight.
-    #[default]
+    /// Half a request: what is held is then shared by Webster's apportionment, without a bias. What comes and goes is not:
+    /// to an endpoint of few slots a request comes at once when the others have grown fuller, but stays to its end when
+    /// they grow emptier.
     Half,
+    /// Five eighths of a request: makes up for that. The shares of eight endpoints of 4 to 32 slots are within 3 % of their
+    /// weights at 50 to 80 % load, where `Half` is off by up to 6 %, `One` by 11 %, `Zero` by 24 % (the benchmark
+    /// `balance_seed`).
+    #[default]
+    FiveEighths,
     /// A request, as in Linux Virtual Server.
     One,
 }
 
 impl Offset {
     const fn units(self) -> u64 {
-        UNIT as u64
-            * match self {
-                Self::Zero => 0,
-                Self::Half => 1,
-                Self::One => 2,
-            }
+        let eighths = match self {
+            Self::Zero => 0,
+            Self::Half => 4,
+            Self::FiveEighths => 5,
+            Self::One => 8,
+        };
+        2 * UNIT as u64 / 8 * eighths
     }
 }
 
