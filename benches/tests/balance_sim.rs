@@ -99,10 +99,10 @@ fn twelve_gateways_with_fresh_probes_are_nearly_as_good_as_one() {
         all.mean_response()
     };
     // Services take 100 ms, so what is heard every 5 ms is up to 0.05 service times old.
-    let (one, blind, fresh, stale) = (mean(1, None), mean(12, None), mean(12, Some(5)), mean(12, Some(100)));
+    let (one, blind, fresh, stale) = (mean(1, None), mean(12, None), mean(12, Some(5)), mean(12, Some(500)));
     assert!(fresh <= 1.06 * one, "{fresh} over {one}");
     assert!(blind > fresh, "{blind} without probes, {fresh} with them");
-    assert!(stale > blind, "all herd on what was idle a service time ago: {stale}");
+    assert!(stale < 1.02 * blind, "nobody herds on what was idle five service times ago: {stale}");
 }
 
 #[test]

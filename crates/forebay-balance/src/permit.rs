@@ -149,7 +149,9 @@ impl Permit {
             _ => (self.outcome, self.failed) = (outcome, true),
         }
         if outcome == Outcome::Overload {
-            let asked = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+            let asked =
+                headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+            let asked = asked.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
             let quota = (status == StatusCode::TOO_MANY_REQUESTS).then_some(QUOTA_PAUSE);
             self.pause = asked.or(quota);
         }

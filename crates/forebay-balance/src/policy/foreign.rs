@@ -20,6 +20,13 @@ impl Foreign {
         Self::Reported { requests: requests.saturating_sub(own_sent.max(own_now)), until }
     }
 
+    pub(super) const fn reported(&self) -> Option<u32> {
+        match self {
+            Self::Reported { requests, .. } => Some(*requests),
+            _ => None,
+        }
+    }
+
     pub(super) fn tick(&mut self, now: Instant) {
         if matches!(self, Self::Reported { until, .. } if *until <= now) {
             *self = Self::Unknown; // Reported => Unknown: it is stale

@@ -65,6 +65,8 @@ pub(crate) struct Slot {
     pub(super) foreign: Foreign,
     /// What the foreign load counts as now, in 1/256 requests.
     pub(super) foreign_units: u64,
+    /// How much more of others' requests it has than its share, in 1/256 requests; only that makes a difference.
+    pub(super) surplus: i64,
     pub(super) ghosts: Ghosts,
     pub(super) check: Check,
     pub(super) record: Record,
@@ -105,6 +107,7 @@ impl Slot {
             outcomes: [0; 4],
             foreign: Foreign::Unasked,
             foreign_units: 0,
+            surplus: 0,
             ghosts: Ghosts::new(),
             check: Check::Unchecked,
             record: Record::new(),
@@ -196,11 +199,11 @@ impl Slot {
     /// What follows from all the rest.
     pub(super) fn derive(&mut self, panic: bool, now: Instant) {
         self.bind(panic);
-        self.foreign_units = match self.foreign {
-            Foreign::Unasked => 0,
-            Foreign::Unknown => self.foreign_units, // of the others
-            Foreign::Reported { requests, .. } => u64::from(requests) * u64::from(UNIT),
-        };
+        match self.foreign {
+            Foreign::Unasked => (self.foreign_units, self.surplus) = (0, 0),
+            Foreign::Unknown => self.surplus = 0, // it has its share
+            Foreign::Reported { requests, .. } => self.foreign_units = u64::from(requests) * u64::from(UNIT),
+        }
         let starting = self.starting.map_or(1.0, |starting| starting.factor(now));
         if starting >= 1.0 {
             self.starting = None;
@@ -273,6 +276,12 @@ impl Slot {
 
     pub(super) fn takes_more(&self) -> bool {
         self.is_unbounded() || self.room() > 0
+    }
+
+    /// Ours, ghosts, and what others have there above its share of theirs, in 1/256 requests. What is shared by weight
+    /// makes no difference to who has least for its weight.
+    pub(super) fn relative_load(&self) -> i64 {
+        (i64::from(self.own) + i64::from(self.ghosts.count())) * i64::from(UNIT) + self.surplus
     }
 
     /// Ours, others' and ghosts, in 1/256 requests.

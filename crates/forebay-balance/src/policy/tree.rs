@@ -1,11 +1,12 @@
 /// From here on an endpoint is closed. Times a weight below 2^24 it still fits in 64 bits.
-const CLOSED: u64 = 1 << 39;
+const CLOSED: i64 = 1 << 39;
 
 /// How an endpoint stands beside the others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
-    /// `2 load + offset`, in 1/256 requests, a thousand million requests at most; `CLOSED`: more than any.
-    work: u64,
+    /// `2 load + offset`, in 1/256 requests, a thousand million requests at most; `CLOSED`: more than any. Less than 0 if
+    /// others have much less there than elsewhere.
+    work: i64,
     /// When it was picked last, in picks: no two are the same, but for closed ones.
     ticket: u64,
     /// In 1/256, at least 1.
@@ -16,11 +17,11 @@ pub(super) struct Key {
 
 impl Key {
     /// With no weight it is closed.
-    fn new(leaf: u32, work: u64, weight: u32, ticket: u64) -> Self {
+    fn new(leaf: u32, work: i64, weight: u32, ticket: u64) -> Self {
         if weight == 0 {
             Self { work: CLOSED, weight: 1, ticket: 0, leaf }
         } else {
-            Self { work: work.min(CLOSED - 1), weight, ticket, leaf }
+            Self { work: work.clamp(1 - CLOSED, CLOSED - 1), weight, ticket, leaf }
         }
     }
 
@@ -31,7 +32,7 @@ impl Key {
 
     /// Whether it has less work for its weight, compared exactly; of equals, whether it was picked longer ago.
     pub(super) const fn beats(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.work * other.weight as u64, other.work * self.weight as u64);
+        let (ours, theirs) = (self.work * other.weight as i64, other.work * self.weight as i64);
         ours < theirs || ours == theirs && self.ticket < other.ticket
     }
 }
@@ -83,7 +84,7 @@ impl Tree {
 
     /// Changes a leaf: its work, its weight (0 closes it), and when it was picked last. O(log leaves), less where it neither was nor
     /// becomes the better one.
-    pub(super) fn set(&mut self, leaf: u32, work: u64, weight: u32, ticket: u64) {
+    pub(super) fn set(&mut self, leaf: u32, work: i64, weight: u32, ticket: u64) {
         let nodes = &mut *self.nodes;
         let mut node = nodes.len() / 2 + leaf as usize;
         let mut best = Key::new(leaf, work, weight, ticket);

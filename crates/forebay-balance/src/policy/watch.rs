@@ -66,6 +66,7 @@ impl Picker {
 
     /// A probe was answered.
     pub(crate) fn heard(&mut self, index: usize, heard: &Heard, now: Instant) {
+        let before = self.slots[index].heard;
         self.change(index, now, |slot| {
             let until = now + heard.valid;
             slot.foreign = match (heard.load, slot.foreign) {
@@ -83,6 +84,14 @@ impl Picker {
                 Verdict::Close(cause) => slot.closed = Some(cause),
             }
         });
+        let slot = &self.slots[index];
+        if let (Some(reported), Load::Requests { .. }) = (slot.foreign.reported(), heard.load) {
+            let pool = &self.pools[slot.pool];
+            let every = before.map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
+            let surplus = f64::from(reported) * f64::from(UNIT) - pool.foreign_share(slot.base) as f64;
+            let surplus = (surplus * pool.trust(every)) as i64;
+            self.change(index, now, |slot| slot.surplus = surplus);
+        }
         self.spread_foreign(self.slots[index].pool, now);
     }
 
@@ -93,18 +102,10 @@ impl Picker {
             return;
         }
         let members: Vec<usize> = self.pools[pool].members.iter().flatten().map(|index| *index as usize).collect();
-        let (mut requests, mut weights) = (0_u64, 0_u64);
-        for index in &members {
-            if let Foreign::Reported { requests: reported, .. } = self.slots[*index].foreign {
-                requests += u64::from(reported);
-                weights += u64::from(self.slots[*index].base);
-            }
-        }
         for index in members {
             let slot = &self.slots[index];
             if slot.foreign == Foreign::Unknown {
-                let mean = u128::from(requests) * u128::from(UNIT) * u128::from(slot.base) / u128::from(weights.max(1));
-                let units = u64::try_from(mean).unwrap_or(u64::MAX).min(u64::from(u32::MAX));
+                let units = self.pools[pool].foreign_share(slot.base);
                 if units != slot.foreign_units {
                     self.change(index, now, |slot| slot.foreign_units = units);
                 }

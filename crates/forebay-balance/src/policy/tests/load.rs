@@ -113,3 +113,21 @@ fn what_was_said_by_hand_stays_when_an_endpoint_is_inserted_again() {
     assert_eq!(picker.slots[0].state(), EndpointState::Down);
     assert_eq!(loads(&picker)[1], 3.0);
 }
+
+#[test]
+fn r17_the_older_news_is_the_less_it_counts_and_what_all_have_counts_for_nothing() {
+    let surplus = |every: u64| {
+        let (mut picker, now) = probed(&[(1, None), (3, None), (1, None)]);
+        let later = now + Duration::from_millis(every);
+        for at in [now, later] {
+            picker.heard(0, &heard(Some(5), 0), at);
+            picker.heard(1, &heard(Some(3), 0), at);
+        }
+        picker.slots.iter().map(|slot| slot.surplus as f64 / 256.0).collect::<Vec<f64>>()
+    };
+    // Two requests for each unit of weight; a request takes a second, as far as is known.
+    assert_eq!(surplus(0), [3.0, -3.0, 0.0], "in full, and of who does not say nothing is assumed");
+    let old = surplus(1000);
+    assert!((old[0] - 3.0 / 9.0).abs() < 0.01 && old[1] == -old[0], "eight others' requests for one of ours: {old:?}");
+    assert!((1..10).map(|every| surplus(200 * every)[0]).is_sorted_by(|a, b| a > b));
+}

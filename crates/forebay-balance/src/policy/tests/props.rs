@@ -60,7 +60,7 @@ fn scan(picker: &Picker, pool: usize, excluded: &[usize]) -> Option<usize> {
     let open = members.filter(|index| !excluded.contains(index) && takes(&picker.slots[*index]));
     open.min_by(|a, b| {
         let (a, b) = (&picker.slots[*a], &picker.slots[*b]);
-        let work = |of: &Slot, against: &Slot| u128::from(2 * of.load_units() + 256) * u128::from(against.weight);
+        let work = |of: &Slot, against: &Slot| i128::from(2 * of.relative_load() + 320) * i128::from(against.weight);
         work(a, b).cmp(&work(b, a)).then(a.last_pick.cmp(&b.last_pick))
     })
 }
@@ -104,6 +104,9 @@ fn audit(picker: &Picker, held: &[(Picked, Instant)], reserved: &[(Class, Claim)
         prop_assert_eq!(pool.healthy, sum(&|slot| if slot.healthy() { u64::from(slot.base) } else { 0 }));
         let unknown = |slot: &Slot| u64::from(slot.stays() && slot.foreign == foreign::Foreign::Unknown);
         prop_assert_eq!(pool.unknown as u64, sum(&unknown));
+        let reported = |slot: &Slot| slot.foreign.reported().filter(|_| slot.stays());
+        prop_assert_eq!(pool.reported, sum(&|slot| reported(slot).unwrap_or_default().into()));
+        prop_assert_eq!(pool.reporting, sum(&|slot| reported(slot).map_or(0, |_| slot.base.into())));
         prop_assert_eq!(pool.reserved, reserved.iter().filter(|(_, claim)| claim.pool() == at).count() as u64);
         let borrowed = held.iter().map(|(picked, _)| picked.claim).chain(reserved.iter().map(|(_, claim)| *claim));
         let borrowed = borrowed.filter(|claim| claim.pool() == at && claim.guest.is_some()).count();
