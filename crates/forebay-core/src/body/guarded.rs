@@ -49,15 +49,18 @@ pin_project! {
 
 impl<B: Body, G: BodyGuard> Guarded<B, G> {
     /// Wraps `body`, so that `guard` lasts as long as it does.
+    #[inline]
     pub fn new(body: B, guard: G) -> Self {
-        let mut guarded = Self { body, guard: Some(guard), seen_data: false };
-        if guarded.body.is_end_stream() {
-            finish(&mut guarded.guard, Outcome::Success);
+        // First asked, then put together: so it is made where it is to lie, and not moved there.
+        let mut guard = Some(guard);
+        if body.is_end_stream() {
+            finish(&mut guard, Outcome::Success);
         }
-        guarded
+        Self { body, guard, seen_data: false }
     }
 }
 
+#[inline]
 fn finish<G: BodyGuard>(guard: &mut Option<G>, outcome: Outcome) {
     if let Some(guard) = guard.take() {
         guard.finish(outcome);
@@ -73,6 +76,7 @@ where
     type Data = B::Data;
     type Error = BoxError;
 
+    #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
         let Some(guard) = this.guard.as_mut() else { return Poll::Ready(None) };

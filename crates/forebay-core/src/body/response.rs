@@ -42,6 +42,7 @@ impl<R> ResBody<R> {
     }
 
     /// The body from inside.
+    #[inline]
     pub const fn passed(body: R) -> Self {
         Self { kind: Kind::Passed { body } }
     }
@@ -55,6 +56,7 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
+    #[inline]
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.project().kind.project() {
             KindProj::Passed { body } => body.poll_frame(cx).map_err(Into::into),
