@@ -39,7 +39,10 @@ impl<T, P> Scheduler<T, P> {
 
     fn accrue(&mut self, now: Tick) {
         let passed = now.since(self.accrued);
-        self.accrued = self.accrued.max(now);
+        if passed == 0 {
+            return;
+        }
+        self.accrued = now;
         for class in &mut self.classes {
             class.accrue(passed);
             class.arrivals.advance(now);

@@ -53,12 +53,17 @@ impl Flows {
     pub(super) fn push<T, P>(&mut self, slab: &mut Slab<T, P>, flow: u8, account: Account, index: u32) {
         let entry = slab.at_mut(index);
         (entry.flow, entry.account) = (flow, account);
-        for cell in account {
-            let start = &mut self.starts[usize::from(cell)];
-            *start = (*start).max(self.now); // idleness is no credit
-        }
+        self.come(account);
         self.flows[usize::from(flow)].push(slab, index);
         self.busy |= 1 << flow;
+    }
+
+    /// Notes that a tenant is there: idleness is no credit.
+    pub(super) fn come(&mut self, account: Account) {
+        for cell in account {
+            let start = &mut self.starts[usize::from(cell)];
+            *start = (*start).max(self.now);
+        }
     }
 
     /// Takes a waiter out, wherever it stands. O(1).
@@ -89,6 +94,12 @@ impl Flows {
         let longest = self.busy().max_by_key(|&flow| (self.flows[flow].len, joined(flow)))?;
         let waiters = &self.flows[longest];
         Some(if lifo { waiters.head } else { waiters.tail })
+    }
+
+    /// Whether no other flow would be longer than this one with one more.
+    pub(super) fn is_longest_with(&self, flow: u8) -> bool {
+        let length = self.flows[usize::from(flow)].len + 1;
+        self.busy().all(|other| self.flows[other].len <= length)
     }
 
     /// The oldest of a flow.

@@ -3,7 +3,8 @@
 use forebay_core::Reason;
 
 use super::effects::Effects;
-use super::scheduler::Scheduler;
+use super::flows::account;
+use super::scheduler::{Ask, Scheduler};
 use super::slab::Ticket;
 use super::tick::Tick;
 use crate::config::OnFull;
@@ -37,6 +38,34 @@ impl<T, P> Scheduler<T, P> {
         ahead as f64 * self.mean_hold() / seats as f64
     }
 
+    /// Why a newcomer need not even be put in its queue: no seat is free for anybody, its queue is full, and it would be
+    /// the last. [`make_room`](Self::make_room) would say the same, but it is in overload that refusals must be cheap.
+    ///
+    /// O(classes + flows in use).
+    pub(super) fn turns_away(&mut self, now: Tick, ask: &Ask, flow: u8) -> Option<Reason> {
+        let state = &self.classes[ask.class];
+        let settled = self.in_flight >= self.limit && !self.flushing && !self.trimming;
+        let length = state.rule.queue_length(self.limit, self.mean_hold());
+        if !settled || state.flows.is_empty() || state.counts.waiting < length {
+            return None;
+        }
+        if self.on_full == OnFull::EvictLower && (state.lifo(now, &self.slab) || !state.flows.is_longest_with(flow)) {
+            return None;
+        }
+        let left = state.latest_start(now, ask.deadline, true).since(now);
+        self.classes[ask.class].flows.come(account(ask.tenant));
+        if self.is_in_vain(now, ask.class, left, self.classes[ask.class].counts.queued) {
+            return Some(Reason::DeadlineInfeasible);
+        }
+        Some(if self.limit == 0 { Reason::NoCapacity } else { Reason::QueueFull })
+    }
+
+    /// Whether a newcomer will wait for more than twice the time that is `left`, as far as is known.
+    fn is_in_vain(&mut self, now: Tick, class: usize, left: u64, own: usize) -> bool {
+        let wait = self.predicted_wait(class, now, own);
+        wait.is_some_and(|wait| wait > 2.0 * left as f64) && !self.classes[class].probe(now)
+    }
+
     /// Makes room for a newcomer that must wait, or says why there is none.
     pub(super) fn make_room(&mut self, now: Tick, ticket: Ticket, effects: &mut Effects<T>) -> Result<(), Reason> {
         let entry = self.slab.at(ticket.index);
@@ -44,10 +73,7 @@ impl<T, P> Scheduler<T, P> {
         let (flow, state) = (entry.flow, &self.classes[class]);
         let left = state.latest_start(arrived, deadline, true).since(now);
         let own = state.counts.queued - cost as usize;
-        if let Some(wait) = self.predicted_wait(class, now, own)
-            && wait > 2.0 * left as f64
-            && !self.classes[class].probe(now)
-        {
+        if self.is_in_vain(now, class, left, own) {
             return Err(Reason::DeadlineInfeasible);
         }
         let full = if self.limit == 0 { Reason::NoCapacity } else { Reason::QueueFull };

@@ -157,6 +157,9 @@ impl<T, P> Scheduler<T, P> {
         }
         let flow = self.classes[ask.class].flows.choose(ask.tenant);
         self.purge(now, ask.class, flow, effects);
+        if let Some(reason) = self.turns_away(now, ask, flow) {
+            return self.refuse_newcomer(ask.class, reason);
+        }
         let ticket = self.enqueue(now, ask, flow, waiter());
         self.settle(now, reserve, effects);
         match self.poll(ticket) {
@@ -243,7 +246,9 @@ impl<T, P> Scheduler<T, P> {
 
     fn enqueue(&mut self, now: Tick, ask: &Ask, flow: u8, waiter: T) -> Ticket {
         if self.waiting == 0 {
-            self.accrued = now; // a share is owed only while somebody waits
+            // A share is owed only while somebody waits.
+            self.accrued = now;
+            self.classes.iter_mut().for_each(|class| class.arrivals.advance(now));
         }
         let ticket = self.slab.insert(ask.class as u8, ask.cost, now, ask.deadline, waiter);
         let class = &mut self.classes[ask.class];
