@@ -8,7 +8,7 @@ use forebay_core::{CapacitySignal, Class, Reason, Rejection, Reservation, Subscr
 use tokio::time::Instant;
 
 use crate::adaptive::Controller;
-use crate::gate::Gate;
+use crate::gate::{Gate, SAMPLE};
 use crate::metrics::Metrics;
 use crate::policy::{Ask, Effects, Offer, Scheduler, Taken, Tick};
 use crate::settings::{Settings, Timeouts};
@@ -31,9 +31,6 @@ pub(crate) struct Shared {
     adapted: AtomicUsize,
     pub(crate) metrics: Metrics,
 }
-
-/// Of so many uncontended requests one is timed.
-const SAMPLE: u64 = 16;
 
 impl Shared {
     pub(crate) fn new(
@@ -105,8 +102,7 @@ impl Shared {
         if ask.cost != 1 || ask.deadline != Tick::NEVER {
             return None;
         }
-        let before = self.gate.admit(ask.class)?;
-        Some((before % SAMPLE == SAMPLE - 1).then(|| self.now()))
+        self.gate.admit(ask.class).map(|timed| timed.then(|| self.now()))
     }
 
     /// A newcomer that needs not be timed, while nobody waits. Its cost becomes what its class can have at most.

@@ -11,13 +11,26 @@ pub(crate) struct State {
     pub(crate) scheduler: Core,
     pub(crate) drained: Vec<Waker>,
     pub(crate) uncontended: u64,
-    /// What the scheduler knows of the counts of the gate.
-    counted: [(u64, u64); CLASSES],
+    counted: [Counted; CLASSES],
+}
+
+/// What the scheduler knows of the gate's requests of a class.
+#[derive(Clone, Copy)]
+struct Counted {
+    /// Seats taken less seats given back, since the start, modulo 2^64.
+    held: u64,
+    passed: u64,
+    done: u64,
 }
 
 impl State {
     pub(crate) const fn new(scheduler: Core) -> Self {
-        Self { scheduler, drained: Vec::new(), uncontended: 0, counted: [(0, 0); CLASSES] }
+        Self {
+            scheduler,
+            drained: Vec::new(),
+            uncontended: 0,
+            counted: [Counted { held: 0, passed: 0, done: 0 }; CLASSES],
+        }
     }
 
     pub(crate) fn take_drained(&mut self) -> Vec<Waker> {
@@ -30,10 +43,15 @@ impl State {
 
     /// Takes over what has come through the gate.
     fn count(&mut self, gate: &Gate) {
-        for (class, (passed, done)) in gate.counts().into_iter().enumerate() {
-            let (passed_before, done_before) = std::mem::replace(&mut self.counted[class], (passed, done));
-            if (passed, done) != (passed_before, done_before) {
-                self.scheduler.count_lent(class, passed - passed_before, done - done_before);
+        for (class, (done, failed)) in gate.counts().into_iter().enumerate() {
+            let known = &mut self.counted[class];
+            // Who has given back a seat but not yet counted it is missing from both sums, until the next time.
+            let passed = known.held.wrapping_add(done).wrapping_add(failed).cast_signed();
+            let more = u64::try_from(passed.wrapping_sub(known.passed.cast_signed())).unwrap_or(0);
+            if more > 0 || done != known.done {
+                let ended = done - known.done;
+                (known.passed, known.done) = (known.passed + more, done);
+                self.scheduler.count_lent(class, more, ended);
             }
         }
     }
@@ -51,7 +69,10 @@ impl<'a> Locked<'a> {
     /// Shuts the gate; `lends`: it may be opened again.
     pub(crate) fn new(mut state: MutexGuard<'a, State>, gate: &'a Gate, lends: bool) -> Self {
         if let Some(left) = gate.shut() {
-            state.scheduler.take_back(left);
+            let more = state.scheduler.take_back(left);
+            for (known, more) in state.counted.iter_mut().zip(more) {
+                known.held = known.held.wrapping_add(more);
+            }
             state.count(gate);
         }
         Self { state, gate, lends }

@@ -29,12 +29,16 @@ impl<T, P> Scheduler<T, P> {
         Some(room)
     }
 
-    /// Ends a loan: what is not left of it is in flight. O(classes).
-    pub(crate) fn take_back(&mut self, left: Room) {
+    /// Ends a loan: what is not left of it is in flight. For each class, how many seats more than when it was lent
+    /// (fewer: modulo 2^64). O(classes).
+    pub(crate) fn take_back(&mut self, left: Room) -> [u64; CLASSES] {
+        let mut more = [0; CLASSES];
         self.in_flight = self.limit - left.all();
         for (index, class) in self.classes.iter_mut().enumerate() {
-            class.counts.in_flight = class.cap.min(self.limit) - left.of(index);
+            let before = std::mem::replace(&mut class.counts.in_flight, class.cap.min(self.limit) - left.of(index));
+            more[index] = (class.counts.in_flight as u64).wrapping_sub(before as u64); // at most CLASSES, or none was lent
         }
+        more
     }
 
     /// Counts requests of a class that took lent seats, and those that gave them back and had ended well. O(1).
