@@ -3,17 +3,17 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use forebay_core::{Class, Deadline, Principal, Reason, Rejection};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
 use crate::permit::{Permit, Place};
-use crate::policy::{self, Offer, Tick};
+use crate::policy::{self, Tick};
 use crate::settings::Settings;
-use crate::shared::Shared;
+use crate::shared::{Offered, Shared};
 
 /// How many seats a request takes: at least 1, and never more than its class can ever have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,7 +112,7 @@ impl Admission {
     pub fn try_acquire(&self, ask: Ask) -> Result<Permit, Rejection> {
         let class = ask.class;
         let mut acquire = self.acquire(ask);
-        match Pin::new(&mut acquire).poll(&mut Context::from_waker(std::task::Waker::noop())) {
+        match Pin::new(&mut acquire).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(result) => result,
             Poll::Pending => Err(self.shared.reject(class, Reason::Overloaded, Duration::ZERO)),
         }
@@ -148,7 +148,7 @@ impl Future for Acquire {
                 Step::Arriving { asks } => {
                     let Ask { class, seats, deadline, principal } = &this.ask;
                     let tenant = |settings: &Settings| Some(settings.tenant_of(principal.as_ref()?));
-                    match enter(asks, *class, *seats, *deadline, tenant) {
+                    match enter(asks, *class, *seats, *deadline, tenant, cx.waker()) {
                         // Arriving => Done: the house is not full.
                         Entered::Seated(permit) => {
                             this.step = Step::Done;
@@ -192,6 +192,7 @@ pub(crate) fn enter(
     seats: Seats,
     deadline: Option<Deadline>,
     tenant: impl FnOnce(&Settings) -> Option<u64>,
+    waker: &Waker,
 ) -> Entered {
     let shared = asks.as_ref().expect(ONCE);
     let row = shared.timeouts.index(class);
@@ -200,7 +201,7 @@ pub(crate) fn enter(
     if let Some(granted) = shared.pass(&ask) {
         return Entered::Seated(Permit::lent(asks.take().expect(ONCE), row as u8, granted));
     }
-    ask_scheduler(asks, class, ask, tenant)
+    ask_scheduler(asks, class, ask, tenant, waker)
 }
 
 fn ask_scheduler(
@@ -208,25 +209,27 @@ fn ask_scheduler(
     class: Class,
     mut ask: policy::Ask,
     tenant: impl FnOnce(&Settings) -> Option<u64>,
+    waker: &Waker,
 ) -> Entered {
     let shared = asks.as_ref().expect(ONCE);
-    let offer = match shared.try_admit(&mut ask) {
-        Some((taken, place)) => Offer::Admitted(taken, place),
+    let offered = match shared.try_admit(&mut ask) {
+        Some((taken, place)) => Offered::Admitted(taken, place),
         None => {
             ask.tenant = tenant(&shared.settings);
-            shared.offer(&mut ask)
+            shared.offer(&mut ask, waker)
         }
     };
     let shared = asks.take().expect(ONCE); // only now, as users' code may panic
-    match offer {
-        Offer::Admitted(taken, place) => Entered::Seated(Permit::new(shared, taken, place, Duration::ZERO)),
-        Offer::Queued(ticket) => {
-            let place = Place::new(shared, ask.class, ask.cost, ticket);
-            let since = Instant::now();
-            let alarm = sleep_until(place.alarm().unwrap_or(since));
-            Entered::Queued(Box::pin(Turn { place, class, since, alarm }))
+    match offered {
+        Offered::Admitted(taken, place) => Entered::Seated(Permit::new(shared, taken, place, Duration::ZERO)),
+        Offered::Queued { ticket, since, alarm } => {
+            let alarm = sleep_until(shared.instant(alarm));
+            let place = Place::new(shared, &ask, ticket, since);
+            Entered::Queued(Box::pin(Turn { place, class, new: true, alarm }))
         }
-        Offer::Refused(reason) => Entered::Refused(shared.reject(class, reason, Duration::ZERO), shared),
+        Offered::Refused(reason, ahead) => {
+            Entered::Refused(shared.reject_behind(ahead, class, reason, Duration::ZERO), shared)
+        }
     }
 }
 
@@ -235,7 +238,8 @@ pin_project! {
     pub(crate) struct Turn {
         place: Place,
         class: Class,
-        since: Instant,
+        // Not polled yet: it has left its waker with its offer, and is woken if it has been settled since.
+        new: bool,
         #[pin]
         alarm: Sleep,
     }
@@ -254,7 +258,9 @@ impl Future for Turn {
         let mut this = self.project();
         let settled = loop {
             // A seat that came in the same tick as the end of the wait counts.
-            if let Poll::Ready(settled) = this.place.poll(cx, false) {
+            if !std::mem::take(this.new)
+                && let Poll::Ready(settled) = this.place.poll(cx, false)
+            {
                 break settled;
             }
             ready!(this.alarm.as_mut().poll(cx));
@@ -262,13 +268,19 @@ impl Future for Turn {
                 break settled;
             }
             // Another's seat was taken away, or the timeout was changed: not yet.
-            let next = this.place.alarm().unwrap_or_else(Instant::now);
-            this.alarm.as_mut().reset(next);
+            let next = this.place.alarm().unwrap_or(Tick::ZERO);
+            this.alarm.as_mut().reset(this.place.shared().instant(next));
         };
-        let (waited, shared) = (this.since.elapsed(), this.place.shared());
+        let shared = this.place.shared();
         Poll::Ready(match settled {
-            Ok((taken, place)) => Ok(Permit::new(Arc::clone(shared), taken, place, waited)),
-            Err(reason) => Err(shared.reject(*this.class, reason, waited)),
+            Ok((taken, place)) => {
+                let waited = taken.granted().map_or(Duration::ZERO, |granted| this.place.waited(granted));
+                Ok(Permit::new(Arc::clone(shared), taken, place, waited))
+            }
+            Err(reason) => {
+                let waited = this.place.waited(shared.now());
+                Err(shared.reject(*this.class, reason, waited))
+            }
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use crate::admission::{Entered, Seats, Turn, enter};
 use crate::permit::Permit;
 use crate::seat::Seat;
 use crate::service::PriorityBody;
+use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::spill::Spill;
 
@@ -47,45 +48,38 @@ pin_project! {
         S: Service<Request<B>>,
         O: Overflow<B>,
     {
-        // Dropped before the permit: the work is over before its seat is free.
+        inner: S,
         #[pin]
         step: Step<S::Future, B, O::Future>,
-        inner: S,
         spill: Spill<O>,
         class: Class,
         tunnel: bool,
-        // None: it is exempt, or has no seat yet.
-        permit: Option<Permit>,
         // By when the head must be there. In a box, as it is rarely there and large.
         limit: Option<Pin<Box<Sleep>>>,
     }
 }
 
 pin_project! {
-    // The request lies where the future of the call will lie: nothing is moved more often than needed.
+    // The request lies where the future of the call and its seat will lie, and is moved once, into the call: what is
+    // moved with each request is most of what this future costs.
     #[project = StepProj]
-    #[project_replace = StepOwned]
     enum Step<F, B, O> {
-        // `asks`: of whom it has yet to ask for a seat.
-        Arriving { request: Request<B>, asks: Option<Arc<Shared>> },
-        Waiting { request: Request<B>, turn: Pin<Box<Turn>> },
-        Running { #[pin] future: F },
+        Arriving { request: Option<Request<B>>, asks: Option<Arc<Shared>> },
+        Waiting { request: Option<Request<B>>, turn: Pin<Box<Turn>> },
+        // The service inside is not ready. In a box, as it is rarely there and large; none: it is exempt.
+        Seated { request: Option<Request<B>>, permit: Option<Box<Permit>> },
+        // Dropped before its permit: the work is over before its seat is free.
+        Running { #[pin] future: F, permit: Option<Permit> },
         Spilling { future: Pin<Box<O>>, shared: Arc<Shared> }, // rare, and large
         Done,
     }
 }
 
 impl<S: Service<Request<B>>, B, O: Overflow<B>> ResponseFuture<S, B, O> {
+    #[inline]
     pub(crate) const fn new(inner: S, request: Request<B>, shared: Arc<Shared>, spill: Spill<O>) -> Self {
-        Self {
-            step: Step::Arriving { request, asks: Some(shared) },
-            inner,
-            spill,
-            class: Class::P2,
-            tunnel: false,
-            permit: None,
-            limit: None,
-        }
+        let step = Step::Arriving { request: Some(request), asks: Some(shared) };
+        Self { inner, step, spill, class: Class::P2, tunnel: false, limit: None }
     }
 }
 
@@ -95,15 +89,8 @@ impl<S: Service<Request<B>>, B, O: Overflow<B>> std::fmt::Debug for ResponseFutu
     }
 }
 
-impl<F, B, O> Step<F, B, O> {
-    /// Takes the request out of a step that has it still.
-    fn take(self: Pin<&mut Self>) -> Request<B> {
-        match self.project_replace(Self::Done) {
-            StepOwned::Arriving { request, .. } | StepOwned::Waiting { request, .. } => request,
-            _ => unreachable!("it goes with the call or the hook, once"),
-        }
-    }
-}
+/// Why the request of a step is still there.
+const ONCE: &str = "it goes with the call or the hook, once";
 
 impl<S, B, O, R> Future for ResponseFuture<S, B, O>
 where
@@ -116,66 +103,71 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let refused = loop {
-            match this.step.as_mut().project() {
+            // A request that has its seat, or needs none.
+            let (request, permit) = match this.step.as_mut().project() {
                 StepProj::Arriving { request, asks } => {
                     let mut deadline = None;
-                    match arrive(request, asks, this.class, this.tunnel, &mut deadline) {
-                        // It is exempt, or had its seat before.
-                        None => {}
-                        Some(Entered::Seated(permit)) => {
-                            *this.limit = seated(request, this.permit.insert(permit), *this.class, deadline);
+                    let arriving = request.as_mut().expect(ONCE);
+                    match arrive(arriving, asks, this.class, this.tunnel, &mut deadline, cx.waker()) {
+                        None => (request, None),
+                        Some(Entered::Seated(mut permit)) => {
+                            *this.limit = seated(arriving, &mut permit, *this.class, deadline);
+                            (request, Some(permit))
                         }
                         // Arriving => Waiting: in the queue.
                         Some(Entered::Queued(turn)) => {
-                            let request = this.step.as_mut().take();
+                            let request = request.take();
                             this.step.set(Step::Waiting { request, turn });
                             continue;
                         }
                         // Arriving => Spilling | Done.
-                        Some(Entered::Refused(why, shared)) => match spill(this.spill, request, *this.class, &why) {
+                        Some(Entered::Refused(why, shared)) => match spill(this.spill, arriving, *this.class, &why) {
                             Some(hook) => {
-                                let future = Box::pin(hook.overflow(this.step.as_mut().take(), why));
+                                let future = Box::pin(hook.overflow(request.take().expect(ONCE), why));
                                 this.step.set(Step::Spilling { future, shared });
                                 continue;
                             }
                             None => break why,
                         },
                     }
-                    match this.inner.poll_ready(cx) {
-                        Poll::Ready(Ok(())) => {
-                            // Arriving => Running: the very instance that was polled ready.
-                            let future = this.inner.call(this.step.as_mut().take());
-                            this.step.set(Step::Running { future });
-                        }
-                        // Arriving => Done.
-                        Poll::Ready(Err(error)) => {
-                            *this.permit = None;
-                            this.step.set(Step::Done);
-                            return Poll::Ready(Err(error));
-                        }
-                        Poll::Pending if late(this.limit, cx) => {
-                            break late_rejection(*this.class, this.permit.as_ref());
-                        }
-                        Poll::Pending => return Poll::Pending,
-                    }
                 }
                 StepProj::Waiting { request, turn } => match ready!(turn.as_mut().poll(cx)) {
-                    // Waiting => Arriving, with a seat.
-                    Ok(permit) => {
-                        let deadline = request.extensions().get::<Deadline>().copied();
-                        *this.limit = seated(request, this.permit.insert(permit), *this.class, deadline);
-                        let request = this.step.as_mut().take();
-                        this.step.set(Step::Arriving { request, asks: None });
+                    Ok(mut permit) => {
+                        let granted = request.as_mut().expect(ONCE);
+                        let deadline = granted.extensions().get::<Deadline>().copied();
+                        *this.limit = seated(granted, &mut permit, *this.class, deadline);
+                        (request, Some(permit))
                     }
                     // Waiting => Spilling | Done.
-                    Err(why) => match spill(this.spill, request, *this.class, &why) {
+                    Err(why) => match spill(this.spill, request.as_ref().expect(ONCE), *this.class, &why) {
                         Some(hook) => {
                             let shared = Arc::clone(turn.shared());
-                            let future = Box::pin(hook.overflow(this.step.as_mut().take(), why));
+                            let future = Box::pin(hook.overflow(request.take().expect(ONCE), why));
                             this.step.set(Step::Spilling { future, shared });
+                            continue;
                         }
                         None => break why,
                     },
+                },
+                StepProj::Seated { request, permit } => (request, permit.take().map(|permit| *permit)),
+                StepProj::Running { future, permit } => match future.poll(cx) {
+                    // Running => Done; before the seat can pass on.
+                    Poll::Ready(result) => {
+                        let permit = permit.take();
+                        this.step.set(Step::Done);
+                        return Poll::Ready(match result {
+                            Ok(response) => Ok(answer(response, permit, *this.class, *this.tunnel)),
+                            Err(error) => {
+                                if let Some(mut permit) = permit {
+                                    permit.end(Outcome::Overload); // no connection, or none that held
+                                }
+                                Err(error)
+                            }
+                        });
+                    }
+                    // The inner future goes with the step, below.
+                    Poll::Pending if late(this.limit, cx) => break late_rejection(*this.class, permit.as_ref()),
+                    Poll::Pending => return Poll::Pending,
                 },
                 StepProj::Spilling { future, shared } => match ready!(future.as_mut().poll(cx)) {
                     Ok(response) => {
@@ -185,62 +177,78 @@ where
                     }
                     Err(why) => break why,
                 },
-                StepProj::Running { future } => match future.poll(cx) {
-                    // Running => Done; before the seat can pass on.
-                    Poll::Ready(Ok(response)) => {
-                        this.step.set(Step::Done);
-                        return Poll::Ready(Ok(answer(response, this.permit.take(), *this.class, *this.tunnel)));
-                    }
-                    Poll::Ready(Err(error)) => {
-                        this.step.set(Step::Done);
-                        if let Some(mut permit) = this.permit.take() {
-                            permit.end(Outcome::Overload); // no connection, or none that held
-                        }
-                        return Poll::Ready(Err(error));
-                    }
-                    // The inner future goes with the step, below.
-                    Poll::Pending if late(this.limit, cx) => break late_rejection(*this.class, this.permit.as_ref()),
-                    Poll::Pending => return Poll::Pending,
-                },
                 StepProj::Done => panic!("ResponseFuture polled after it was done"),
+            };
+            match this.inner.poll_ready(cx) {
+                // Arriving | Waiting | Seated => Running: the very instance that was polled ready.
+                Poll::Ready(Ok(())) => {
+                    let Some(request) = request.take() else { unreachable!("{ONCE}") };
+                    let future = this.inner.call(request);
+                    this.step.set(Step::Running { future, permit });
+                }
+                // Arriving | Waiting | Seated => Done.
+                Poll::Ready(Err(error)) => {
+                    drop(permit);
+                    this.step.set(Step::Done);
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Pending if late(this.limit, cx) => break late_rejection(*this.class, permit.as_ref()),
+                // Arriving | Waiting => Seated.
+                Poll::Pending => {
+                    let (request, permit) = (request.take(), permit.map(Box::new));
+                    this.step.set(Step::Seated { request, permit });
+                    return Poll::Pending;
+                }
             }
         };
         this.step.set(Step::Done);
-        *this.permit = None;
         Poll::Ready(Ok(refused.into_response().map(ResBody::answer)))
     }
 }
 
 /// Classifies a request, and asks for its seats; `None`: it needs none.
+#[inline]
 fn arrive<B>(
     request: &mut Request<B>,
     asks: &mut Option<Arc<Shared>>,
     class: &mut Class,
     tunnel: &mut bool,
     deadline: &mut Option<Deadline>,
+    waker: &Waker,
 ) -> Option<Entered> {
     let shared = asks.as_ref()?;
     let settings = &shared.settings;
     *tunnel = request.method() == Method::CONNECT;
-    if settings.is_exempt(&RequestHead::from(&*request)) {
+    if settings.is_exempt(request) {
         shared.metrics.exempt();
         *asks = None;
         return None;
     }
-    *class = settings.mark(request, &shared.timeouts);
-    let head = RequestHead::from(&*request);
-    let seats = settings.cost.as_ref().map_or_else(Seats::default, |cost| cost(&head));
-    *deadline = head.extensions.get::<Deadline>().copied();
-    Some(enter(asks, *class, seats, *deadline, |settings| settings.tenant(&head)))
+    (*class, *deadline) = settings.mark(request, &shared.timeouts);
+    let request = &*request;
+    let seats = settings.cost.as_ref().map_or_else(Seats::default, |cost| cost(&RequestHead::from(request)));
+    let tenant = |settings: &Settings| settings.tenant(&RequestHead::from(request));
+    Some(enter(asks, *class, seats, *deadline, tenant, waker))
 }
 
 /// Notes a grant for the services inside; by when the head must be there.
+#[inline]
 fn seated<B>(
     request: &mut Request<B>,
     permit: &mut Permit,
     class: Class,
     deadline: Option<Deadline>,
 ) -> Option<Pin<Box<Sleep>>> {
+    request.extensions_mut().insert(Counted);
+    if !permit.waited().is_zero() {
+        request.extensions_mut().insert(QueueWait(permit.waited()));
+    }
+    if let Some(reservation) = permit.take_reservation() {
+        request.extensions_mut().insert(reservation);
+    }
+    if deadline.is_none() && !permit.is_bounded() {
+        return None;
+    }
     let shared = permit.shared();
     if let Some(deadline) = deadline {
         shared.settings.forward(request, deadline);
@@ -248,14 +256,6 @@ fn seated<B>(
     let hold = if permit.is_bounded() { shared.timeouts.hold(class) } else { None };
     let held = hold.and_then(|hold| Instant::now().checked_add(hold));
     let until = deadline.map(|deadline| Instant::from_std(deadline.instant())).into_iter().chain(held).min();
-    let extensions = request.extensions_mut();
-    extensions.insert(Counted);
-    if !permit.waited().is_zero() {
-        extensions.insert(QueueWait(permit.waited()));
-    }
-    if let Some(reservation) = permit.take_reservation() {
-        extensions.insert(reservation);
-    }
     until.map(|until| Box::pin(sleep_until(until)))
 }
 
@@ -280,6 +280,7 @@ fn late_rejection(class: Class, permit: Option<&Permit>) -> Rejection {
 }
 
 /// The answer from inside, with the seat in its body.
+#[inline]
 fn answer<R: Body<Data = Bytes>>(
     mut response: Response<R>,
     permit: Option<Permit>,

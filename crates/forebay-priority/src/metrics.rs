@@ -118,10 +118,11 @@ impl Metrics {
         self.want(|wanted| wanted + seats as usize);
     }
 
-    pub(crate) fn unseated(&self, class: usize, seats: u32, held: Option<Duration>) {
+    /// `held`: for how long, which is asked here only, as it looks at the clock.
+    pub(crate) fn unseated(&self, class: usize, seats: u32, held: impl FnOnce() -> Option<Duration>) {
         let row = self.row(class);
         row.in_flight.decrement(f64::from(seats));
-        if let Some(held) = held {
+        if let Some(held) = held() {
             row.hold.record(held.as_secs_f64());
         }
         self.want(|wanted| wanted.saturating_sub(seats as usize));

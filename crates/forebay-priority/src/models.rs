@@ -13,7 +13,8 @@ use forebay_core::Class;
 
 use crate::config::{Limit, PriorityConfig, QueueLength};
 use crate::permit::{Permit, Place};
-use crate::policy::{Ask, Offer, Tick};
+use crate::policy::{Ask, Tick};
+use crate::shared::Offered;
 use crate::{PriorityHandle, PriorityLayer};
 
 #[cfg(forebay_loom)]
@@ -55,10 +56,12 @@ fn arrive(handle: &PriorityHandle, class: Class) -> Held {
     if let Some((taken, place)) = shared.try_admit(&mut ask) {
         return Held::Seat(Permit::new(shared, taken, place, std::time::Duration::ZERO));
     }
-    match shared.offer(&mut ask) {
-        Offer::Admitted(taken, place) => Held::Seat(Permit::new(shared, taken, place, std::time::Duration::ZERO)),
-        Offer::Queued(ticket) => wait(Place::new(shared, class.index(), 1, ticket), Arc::default()),
-        Offer::Refused(_) => Held::Nothing,
+    let count = Arc::<Count>::default();
+    match shared.offer(&mut ask, &Waker::from(Arc::clone(&count))) {
+        Offered::Admitted(taken, place) => Held::Seat(Permit::new(shared, taken, place, std::time::Duration::ZERO)),
+        // Not polled: it has left its waker with its offer.
+        Offered::Queued { ticket, since, .. } => Held::Place(Place::new(shared, &ask, ticket, since), count),
+        Offered::Refused(..) => Held::Nothing,
     }
 }
 

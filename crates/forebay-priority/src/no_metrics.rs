@@ -15,7 +15,7 @@ impl Metrics {
 
     pub(crate) const fn seated(&self, _class: usize, _seats: u32, _waited: Duration) {}
 
-    pub(crate) const fn unseated(&self, _class: usize, _seats: u32, _held: Option<Duration>) {}
+    pub(crate) fn unseated(&self, _class: usize, _seats: u32, _held: impl FnOnce() -> Option<Duration>) {}
 
     pub(crate) const fn resized(&self, _class: usize, _before: u32, _after: u32) {}
 

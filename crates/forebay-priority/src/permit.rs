@@ -1,11 +1,11 @@
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use forebay_core::{Outcome, Reason, Reservation};
 
 use crate::admission::Seats;
-use crate::policy::{Polled, Taken, Tick, Ticket};
+use crate::policy::{Ask, Polled, Taken, Tick, Ticket};
 use crate::shared::Shared;
 
 /// Seats that are held: one exchange may run. Dropped, they pass on; so they do when its task panics.
@@ -13,8 +13,8 @@ use crate::shared::Shared;
 #[must_use = "dropped, it gives its seats back"]
 pub struct Permit {
     shared: Arc<Shared>,
-    granted: Option<Tick>,
-    place: Option<Reservation>,
+    /// Never: the clock was not looked at.
+    granted: Tick,
     // In a box, as it is moved with each body, and rarely there.
     rest: Option<Box<Rest>>,
     cost: u32,
@@ -24,19 +24,19 @@ pub struct Permit {
     done: bool,
 }
 
-/// What is more to know of seats that were waited for, or may be taken away.
+/// What is more to know of seats that were waited for, that may be taken away, or that came with a place at a backend.
 #[derive(Debug)]
 struct Rest {
     taken: Taken,
+    place: Option<Reservation>,
     waited: Duration,
 }
 
 impl Permit {
     pub(crate) fn new(shared: Arc<Shared>, taken: Taken, place: Option<Reservation>, waited: Duration) -> Self {
-        let mut permit = Self::at_once(shared, taken.class, taken.cost, taken.granted, waited);
-        permit.place = place;
-        if !taken.is_bare() || !waited.is_zero() {
-            permit.rest = Some(Box::new(Rest { taken, waited }));
+        let mut permit = Self::at_once(shared, taken.class, taken.cost, taken.granted(), waited);
+        if !taken.is_bare() || place.is_some() || !waited.is_zero() {
+            permit.rest = Some(Box::new(Rest { taken, place, waited }));
         }
         permit
     }
@@ -50,12 +50,17 @@ impl Permit {
     #[inline]
     fn at_once(shared: Arc<Shared>, class: u8, cost: u32, granted: Option<Tick>, waited: Duration) -> Self {
         shared.metrics.seated(usize::from(class), cost, waited);
-        Self { shared, granted, place: None, rest: None, cost, class, first: false, overloaded: false, done: false }
+        let granted = granted.unwrap_or(Tick::NEVER);
+        Self { shared, granted, rest: None, cost, class, first: false, overloaded: false, done: false }
     }
 
     /// What is to be handed back.
+    #[inline]
     fn taken(&self) -> Taken {
-        self.rest.as_ref().map_or_else(|| Taken::bare(self.class, self.cost, self.granted), |rest| rest.taken)
+        match &self.rest {
+            Some(rest) => rest.taken,
+            None => Taken::bare(self.class, self.cost, self.granted),
+        }
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
@@ -74,11 +79,14 @@ impl Permit {
     /// The place at a backend that came with it, where there is a [`CapacitySignal`](forebay_core::CapacitySignal).
     #[must_use]
     pub const fn reservation(&self) -> Option<&Reservation> {
-        self.place.as_ref()
+        match &self.rest {
+            Some(rest) => rest.place.as_ref(),
+            None => None,
+        }
     }
 
-    pub(crate) const fn take_reservation(&mut self) -> Option<Reservation> {
-        self.place.take()
+    pub(crate) fn take_reservation(&mut self) -> Option<Reservation> {
+        self.rest.as_mut()?.place.take()
     }
 
     /// Says that the answer begins now: predictions and the adaptive limit learn from the time since the grant. Later
@@ -87,9 +95,15 @@ impl Permit {
         self.first_byte(true);
     }
 
+    #[inline]
     pub(crate) fn first_byte(&mut self, streamed: bool) {
-        if self.is_timed()
-            && !std::mem::replace(&mut self.first, true)
+        if self.is_timed() {
+            self.first_timed(streamed);
+        }
+    }
+
+    fn first_timed(&mut self, streamed: bool) {
+        if !std::mem::replace(&mut self.first, true)
             && let Some(latency) = self.shared.first_byte(&self.taken(), streamed)
         {
             self.shared.metrics.first_byte(usize::from(self.class), latency);
@@ -113,6 +127,7 @@ impl Permit {
         self.end(outcome);
     }
 
+    #[inline]
     pub(crate) fn end(&mut self, outcome: Outcome) {
         self.done = outcome == Outcome::Success;
         if outcome == Outcome::Overload {
@@ -128,25 +143,32 @@ impl Permit {
     }
 
     /// Whether it has been held for longer than its class may, and somebody else has the seat now.
+    #[inline]
     pub(crate) fn is_revoked(&self) -> bool {
-        self.is_bounded() && self.shared.lock().scheduler.is_revoked(&self.taken())
+        self.is_bounded() && self.shared.queues().scheduler.is_revoked(&self.taken())
     }
 
     /// Whether the instant of its grant is known: else there is nothing to learn from it.
-    pub(crate) const fn is_timed(&self) -> bool {
-        self.granted.is_some()
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.granted != Tick::NEVER
     }
 
+    #[inline]
     pub(crate) fn is_bounded(&self) -> bool {
         self.rest.as_ref().is_some_and(|rest| rest.taken.is_bounded())
     }
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
-        let held = self.granted.map(|granted| Duration::from_nanos(self.shared.now().since(granted)));
+        let held = || self.is_timed().then(|| Duration::from_nanos(self.shared.now().since(self.granted)));
         self.shared.metrics.unseated(usize::from(self.class), self.cost, held);
-        self.shared.release(self.taken(), self.done);
+        let taken = self.taken();
+        if !taken.is_plain() || !self.shared.give_back(self.class, self.done) {
+            self.shared.release(taken, self.done);
+        }
     }
 }
 
@@ -154,22 +176,23 @@ impl Drop for Permit {
 #[derive(Debug)]
 pub(crate) struct Place {
     shared: Arc<Shared>,
-    row: usize,
     cost: u32,
+    class: u8,
     ticket: Option<Ticket>,
+    since: Tick,
 }
 
 impl Place {
-    pub(crate) fn new(shared: Arc<Shared>, row: usize, cost: u32, ticket: Ticket) -> Self {
-        shared.metrics.queued(row, cost);
-        Self { shared, row, cost, ticket: Some(ticket) }
+    /// For a ticket of `ask`; it waits since then.
+    pub(crate) fn new(shared: Arc<Shared>, ask: &Ask, ticket: Ticket, since: Tick) -> Self {
+        shared.metrics.queued(ask.class, ask.cost);
+        Self { shared, cost: ask.cost, class: ask.class as u8, ticket: Some(ticket), since }
     }
 
     /// Ready once it is granted or refused. `rung`: its alarm has rung, so it is refused if its time is up.
     pub(crate) fn poll(&mut self, cx: &Context<'_>, rung: bool) -> Poll<Result<(Taken, Option<Reservation>), Reason>> {
         let Some(ticket) = self.ticket else { return Poll::Ready(Err(Reason::Overloaded)) };
-        let mut waker = Some(cx.waker().clone()); // cloned, and the old one dropped, outside the lock
-        let polled = if rung {
+        let mut polled = if rung {
             let mut old = None;
             let polled = self.shared.change(|core, now| {
                 core.reap(now);
@@ -179,50 +202,58 @@ impl Place {
             drop(old);
             polled
         } else {
-            self.shared.lock().scheduler.poll(ticket)
+            let mut state = self.shared.queues();
+            match state.scheduler.poll(ticket) {
+                // Polled by the same task for another reason.
+                Polled::Waiting if is_woken_by(state.scheduler.waiter(ticket), cx.waker()) => return Poll::Pending,
+                polled => polled,
+            }
         };
-        let polled = match polled {
-            Polled::Waiting => {
-                let mut state = self.shared.lock();
-                waker = state.scheduler.set_waiter(ticket, waker).flatten();
-                state.scheduler.poll(ticket) // it may have been settled between the two looks
-            }
-            settled => settled,
-        };
-        drop(waker);
-        match polled {
-            Polled::Waiting => Poll::Pending,
-            Polled::Granted(taken, place) => {
-                self.ticket = None;
-                Poll::Ready(Ok((taken, place)))
-            }
-            Polled::Refused(reason) => {
-                self.ticket = None;
-                Poll::Ready(Err(reason))
-            }
-            Polled::Gone => Poll::Ready(Err(Reason::Overloaded)), // cannot be: the ticket is ours alone
+        if matches!(polled, Polled::Waiting) {
+            let mut waker = Some(cx.waker().clone()); // cloned, and the old one dropped, outside the lock
+            let mut state = self.shared.queues();
+            waker = state.scheduler.set_waiter(ticket, waker).flatten();
+            polled = state.scheduler.poll(ticket); // it may have been settled between the two looks
+            drop(state);
+            drop(waker);
         }
+        let settled = match polled {
+            Polled::Waiting => return Poll::Pending,
+            Polled::Granted(taken, place) => Ok((taken, place)),
+            Polled::Refused(reason) => Err(reason),
+            Polled::Gone => return Poll::Ready(Err(Reason::Overloaded)), // cannot be: the ticket is ours alone
+        };
+        self.ticket = None;
+        Poll::Ready(settled)
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// When to look again, if nobody wakes it: the end of its time, or of a seat that was held for too long.
-    pub(crate) fn alarm(&self) -> Option<tokio::time::Instant> {
-        let mut state = self.shared.lock();
-        let tick = state.scheduler.alarm(self.ticket?).min(state.scheduler.next_reap());
-        drop(state);
-        Some(self.shared.instant(tick))
+    /// How long it had waited at `now`.
+    pub(crate) const fn waited(&self, now: Tick) -> Duration {
+        Duration::from_nanos(now.since(self.since))
     }
+
+    /// When to look again, if nobody wakes it.
+    pub(crate) fn alarm(&self) -> Option<Tick> {
+        let ticket = self.ticket?;
+        Some(self.shared.queues().scheduler.alarm(ticket))
+    }
+}
+
+fn is_woken_by(waiter: Option<&Option<Waker>>, waker: &Waker) -> bool {
+    waiter.and_then(Option::as_ref).is_some_and(|waiter| waiter.will_wake(waker))
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.shared.metrics.unqueued(self.row, self.cost);
+        let row = usize::from(self.class);
+        self.shared.metrics.unqueued(row, self.cost);
         if let Some(ticket) = self.ticket.take() {
-            self.shared.metrics.cancelled(self.row);
-            drop(self.shared.change(|core, _| core.cancel(ticket))); // what it held is dropped outside the lock
+            self.shared.metrics.cancelled(row);
+            self.shared.cancel(ticket);
         }
     }
 }

@@ -21,6 +21,7 @@ pub struct SeatRevoked;
 
 impl Seat {
     /// A seat for the body behind this head.
+    #[inline]
     pub(crate) fn new(mut permit: Permit, status: StatusCode, headers: &HeaderMap, tunnel: bool) -> Self {
         let on = permit.shared().settings.release;
         let head = Outcome::of_status(status);
@@ -42,6 +43,7 @@ impl Seat {
         Self { permit: None, first_frame: false, head: Outcome::Success }
     }
 
+    #[inline]
     fn end(&mut self, outcome: Outcome) {
         if let Some(mut permit) = self.permit.take() {
             permit.end(outcome);
@@ -59,10 +61,12 @@ fn streams(headers: &HeaderMap) -> bool {
 }
 
 impl BodyGuard for Seat {
+    #[inline]
     fn check(&mut self) -> Result<(), BoxError> {
         if self.permit.as_ref().is_some_and(Permit::is_revoked) { Err(SeatRevoked.into()) } else { Ok(()) }
     }
 
+    #[inline]
     fn first_data(&mut self) {
         if self.head == Outcome::Success
             && let Some(permit) = &mut self.permit
@@ -74,6 +78,7 @@ impl BodyGuard for Seat {
         }
     }
 
+    #[inline]
     fn finish(mut self, outcome: Outcome) {
         // What the head said stands, if it is worse.
         self.end(if self.head == Outcome::Success { outcome } else { self.head });

@@ -41,28 +41,22 @@ pub(crate) fn tenant_by<K: Hash>(key: impl Fn(&RequestHead<'_>) -> Option<K> + S
 impl Settings {
     /// Sets what the request lacks of `Class`, `Principal` and `Deadline`, and puts the class in the wish header; see
     /// [`PriorityHandle::mark`](crate::PriorityHandle::mark). `timeouts` are those of all classes, in order.
-    pub(crate) fn mark<B>(&self, request: &mut Request<B>, timeouts: &Timeouts) -> Class {
-        let head = RequestHead::from(&*request);
-        let (class, sla) = match head.extensions.get::<Class>() {
+    pub(crate) fn mark<B>(&self, request: &mut Request<B>, timeouts: &Timeouts) -> (Class, Option<Deadline>) {
+        let (class, sla) = match request.extensions().get::<Class>() {
             Some(class) => (*class, None),
-            None => {
-                let classified = self.classify(&head);
-                let class = self.class(&head, &classified, timeouts);
-                request.extensions_mut().insert(class);
-                if let Some(principal) = classified.principal
-                    && request.extensions().get::<Principal>().is_none()
-                {
-                    request.extensions_mut().insert(principal);
-                }
-                (class, classified.sla)
-            }
+            None => self.mark_class(request, timeouts),
         };
+        let answer = timeouts.answer(class);
+        if request.headers().is_empty() && answer.is_none() && sla.is_none() {
+            return (class, request.extensions().get::<Deadline>().copied());
+        }
         let asked = deadline::of_headers(request.headers(), self.deadline_header.as_ref());
-        let timeout = [asked, timeouts.answer(class), sla].into_iter().flatten().min();
-        if let Some(timeout) = timeout {
-            let deadline = Deadline::after(Instant::now().into_std(), timeout);
-            let known = request.extensions().get::<Deadline>().copied();
-            request.extensions_mut().insert(known.map_or(deadline, |known| known.min(deadline)));
+        let mut deadline = request.extensions().get::<Deadline>().copied();
+        if let Some(timeout) = [asked, answer, sla].into_iter().flatten().min() {
+            let ours = Deadline::after(Instant::now().into_std(), timeout);
+            let least = deadline.map_or(ours, |known| known.min(ours));
+            request.extensions_mut().insert(least);
+            deadline = Some(least);
         }
         if let Some(name) = self.classify.as_ref().and_then(|classify| classify.wish_header())
             && request.headers().contains_key(name)
@@ -70,7 +64,20 @@ impl Settings {
             let name = name.clone();
             request.headers_mut().insert(name, HeaderValue::from_static(class.as_str()));
         }
-        class
+        (class, deadline)
+    }
+
+    fn mark_class<B>(&self, request: &mut Request<B>, timeouts: &Timeouts) -> (Class, Option<Duration>) {
+        let head = RequestHead::from(&*request);
+        let classified = self.classify(&head);
+        let class = self.class(&head, &classified, timeouts);
+        request.extensions_mut().insert(class);
+        if let Some(principal) = classified.principal
+            && request.extensions().get::<Principal>().is_none()
+        {
+            request.extensions_mut().insert(principal);
+        }
+        (class, classified.sla)
     }
 
     fn classify(&self, head: &RequestHead<'_>) -> Classified {
@@ -100,8 +107,9 @@ impl Settings {
         self.hasher.hash_one(principal.as_bytes())
     }
 
-    pub(crate) fn is_exempt(&self, head: &RequestHead<'_>) -> bool {
-        self.exempt.as_ref().is_some_and(|exempt| exempt(head))
+    #[inline]
+    pub(crate) fn is_exempt<B>(&self, request: &Request<B>) -> bool {
+        self.exempt.as_ref().is_some_and(|exempt| exempt(&RequestHead::from(request)))
     }
 
     /// Tells the service inside how much time is left, in whole milliseconds, rounded down.

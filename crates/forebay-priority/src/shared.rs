@@ -10,12 +10,25 @@ use tokio::time::Instant;
 use crate::adaptive::Controller;
 use crate::gate::{Gate, SAMPLE};
 use crate::metrics::Metrics;
-use crate::policy::{Ask, Effects, Offer, Scheduler, Taken, Tick};
+use crate::policy::{Ask, Effects, Offer, Scheduler, Taken, Tick, Ticket};
 use crate::settings::{Settings, Timeouts};
 use crate::state::{Locked, State};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) type Core = Scheduler<Option<Waker>, Option<Reservation>>;
+
+/// What became of a newcomer.
+pub(crate) enum Offered {
+    Admitted(Taken, Option<Reservation>),
+    /// It waits since then, and is to look again at the alarm if nobody wakes it.
+    Queued {
+        ticket: Ticket,
+        since: Tick,
+        alarm: Tick,
+    },
+    /// And the nanoseconds in which those ahead of it will have been served.
+    Refused(Reason, f64),
+}
 
 /// What all services, futures and bodies of one layer share.
 pub(crate) struct Shared {
@@ -78,9 +91,14 @@ impl Shared {
     /// The state, with the gate shut until this is dropped. Only our own code runs under this lock, so a poisoned one is
     /// whole all the same.
     pub(crate) fn lock(&self) -> Locked<'_> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // A place at the backends must be looked for, and the adaptive limit learns from each exchange.
-        Locked::new(state, &self.gate, self.capacity.is_none() && self.adaptive.is_none())
+        Locked::new(self.queues(), &self.gate, self.capacity.is_none() && self.adaptive.is_none())
+    }
+
+    /// The state while the gate is as it was: for who waits and what was measured, as nothing of that is lent; not for
+    /// who holds seats.
+    pub(crate) fn queues(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place at the backends; takes the signal's own lock only.
@@ -119,30 +137,58 @@ impl Shared {
         state.scheduler.try_admit(ask, &mut |class| self.reserve(class))
     }
 
-    /// A newcomer, whoever waits. Its cost becomes what its class can have at most.
-    pub(crate) fn offer(&self, ask: &mut Ask) -> Offer<Option<Reservation>> {
+    /// A newcomer, whoever waits, and what wakes it. Its cost becomes what its class can have at most.
+    pub(crate) fn offer(&self, ask: &mut Ask, waker: &Waker) -> Offered {
+        let mut waker = Some(waker.clone()); // cloned, and dropped if it is not needed, outside the lock
         let mut reserve = |class| self.reserve(class);
-        self.run(|core, now, effects| {
+        self.run(self.lock(), |core, now, effects| {
             ask.cost = core.affordable(ask);
-            core.offer(now, ask, || None, &mut reserve, effects)
+            match core.offer(now, ask, || None, &mut reserve, effects) {
+                Offer::Admitted(taken, place) => Offered::Admitted(taken, place),
+                Offer::Queued(ticket) => {
+                    core.set_waiter(ticket, waker.take());
+                    Offered::Queued { ticket, since: now, alarm: core.alarm(ticket) }
+                }
+                Offer::Refused(reason) => Offered::Refused(reason, core.drain_time(ask.class)),
+            }
         })
+    }
+
+    /// A waiter has gone, or does not want its seat.
+    pub(crate) fn cancel(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        let held = if state.scheduler.cancels_alone(ticket) {
+            let held = state.scheduler.cancel(ticket);
+            drop(state);
+            held
+        } else {
+            self.change_locked(state, |core, _| core.cancel(ticket))
+        };
+        drop(held); // outside the lock
     }
 
     /// Does something to the scheduler, and then whatever may be done for others. Wakers run outside the lock: they may
     /// come back here.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Core, Tick) -> T) -> T {
+        self.change_locked(self.lock(), change)
+    }
+
+    fn change_locked<'a, T>(&'a self, state: Locked<'a>, change: impl FnOnce(&mut Core, Tick) -> T) -> T {
         let mut reserve = |class| self.reserve(class);
-        self.run(|core, now, effects| {
+        self.run(state, |core, now, effects| {
             let result = change(core, now);
             core.settle(now, &mut reserve, effects);
             result
         })
     }
 
-    fn run<T>(&self, operation: impl FnOnce(&mut Core, Tick, &mut Effects<Option<Waker>>) -> T) -> T {
+    fn run<'a, T>(
+        &'a self,
+        mut state: Locked<'a>,
+        operation: impl FnOnce(&mut Core, Tick, &mut Effects<Option<Waker>>) -> T,
+    ) -> T {
         let mut reserve = |class| self.reserve(class);
         let mut effects = Effects::new();
-        let mut state = self.lock();
         let now = self.now(); // under the lock, so that ticks never run backwards
         state.scheduler.advance(now);
         let result = operation(&mut state.scheduler, now, &mut effects);
@@ -150,7 +196,9 @@ impl Shared {
             let drained = state.take_drained();
             drop(state);
             let more = effects.more();
-            wake_all(effects.into_waiters().flatten().chain(drained));
+            if !effects.is_empty() || !drained.is_empty() {
+                wake_all(effects.into_waiters().flatten().chain(drained));
+            }
             if !more {
                 return result;
             }
@@ -161,26 +209,28 @@ impl Shared {
         }
     }
 
+    /// Hands back a [plain](Taken::is_plain) seat, if the gate takes it; else [`release`](Self::release) it.
+    #[inline]
+    pub(crate) fn give_back(&self, class: u8, done: bool) -> bool {
+        self.gate.release(usize::from(class), done)
+    }
+
     /// Hands a seat back.
     pub(crate) fn release(&self, taken: Taken, done: bool) {
-        if taken.is_plain() && self.gate.release(usize::from(taken.class), done) {
-            return;
-        }
         let mut state = self.lock();
-        if taken.granted.is_none() && state.scheduler.waiting() == 0 && state.drained.is_empty() {
+        if taken.granted().is_none() && state.scheduler.waiting() == 0 && state.drained.is_empty() {
             state.scheduler.release(taken, None, done); // nobody to tell, nothing to measure
             return;
         }
-        drop(state);
-        self.change(|core, now| core.release(taken, Some(now), done));
+        self.change_locked(state, |core, now| core.release(taken, Some(now), done));
     }
 
     /// A first byte has come, `streamed` or at once with the head: estimates learn from it, and the adaptive limit.
     pub(crate) fn first_byte(&self, taken: &Taken, streamed: bool) -> Option<Duration> {
-        let mut state = self.lock();
+        let mut state = self.queues();
         let now = self.now();
         let latency = state.scheduler.first_byte(now, taken)?;
-        let in_flight = state.scheduler.in_flight();
+        let in_flight = state.scheduler.in_flight(); // where it is adapted, nothing is lent
         drop(state);
         self.adapt(|controller| {
             controller.in_flight(in_flight);
@@ -221,11 +271,15 @@ impl Shared {
 
     /// A refusal, with the time in which those ahead will have been served.
     pub(crate) fn reject(&self, class: Class, reason: Reason, waited: Duration) -> Rejection {
-        let row = self.timeouts.index(class);
-        let ahead = self.lock().scheduler.drain_time(row);
+        let ahead = self.queues().scheduler.drain_time(self.timeouts.index(class));
+        self.reject_behind(ahead, class, reason, waited)
+    }
+
+    /// The same, with the nanoseconds in which those ahead will have been served.
+    pub(crate) fn reject_behind(&self, ahead: f64, class: Class, reason: Reason, waited: Duration) -> Rejection {
         let after = Duration::from_secs_f64((ahead / 1e9).clamp(1.0, 32.0));
         tracing::debug!(class = class.as_str(), reason = reason.as_str(), ?waited, "refused");
-        self.metrics.shed(row, reason);
+        self.metrics.shed(self.timeouts.index(class), reason);
         Rejection::new(reason).class(class).waited(waited).retry_after(after)
     }
 

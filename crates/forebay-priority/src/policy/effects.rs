@@ -5,21 +5,24 @@ const BATCH: usize = 32;
 /// is more to do: wake these, then `settle` again.
 #[derive(Debug)]
 pub(crate) struct Effects<T> {
-    wake: [Option<T>; BATCH],
+    /// Almost always there is one at most: a seat comes free, and one is granted.
+    first: Option<T>,
+    others: Vec<T>,
     len: usize,
     more: bool,
 }
 
 impl<T> Effects<T> {
     pub(crate) const fn new() -> Self {
-        Self { wake: [const { None }; BATCH], len: 0, more: false }
+        Self { first: None, others: Vec::new(), len: 0, more: false }
     }
 
     /// Notes a waiter; call only while there is [`room`](Self::room).
     pub(super) fn push(&mut self, waiter: Option<T>) {
-        if let Some(place) = self.wake.get_mut(self.len) {
-            *place = waiter;
-            self.len += 1;
+        self.len += 1;
+        match waiter {
+            Some(waiter) if self.first.is_none() => self.first = Some(waiter),
+            waiter => self.others.extend(waiter),
         }
     }
 
@@ -36,8 +39,13 @@ impl<T> Effects<T> {
         self.more
     }
 
-    /// The waiters that were granted a seat or refused.
+    /// Whether nobody is to be woken.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// The waiters that were granted a seat or refused, in that order.
     pub(crate) fn into_waiters(self) -> impl Iterator<Item = T> {
-        self.wake.into_iter().take(self.len).flatten()
+        self.first.into_iter().chain(self.others)
     }
 }

@@ -60,7 +60,7 @@ impl<T, P> Scheduler<T, P> {
     }
 
     /// When the next seat may be taken away: whoever waits then calls `reap`.
-    pub(crate) fn next_reap(&self) -> Tick {
+    pub(super) fn next_reap(&self) -> Tick {
         let oldest = self.classes.iter().filter_map(|class| class.held.first());
         oldest.map(|index| self.held.at(index).deadline).min().unwrap_or(Tick::NEVER)
     }

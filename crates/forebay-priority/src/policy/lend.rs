@@ -6,7 +6,8 @@ use super::tick::Tick;
 
 impl<T, P> Scheduler<T, P> {
     /// The seats that [`offer`](Self::offer) would give to requests for one seat without a deadline, in whatever order
-    /// they come; until they are [taken back](Self::take_back), nothing else may be asked of the scheduler. O(classes).
+    /// they come; until they are [taken back](Self::take_back), nothing may be asked of the scheduler that has to do with
+    /// seats. O(classes).
     pub(crate) fn lend(&self) -> Room {
         if self.waiting > 0 {
             return Room::CROWDED;
@@ -53,7 +54,7 @@ impl<T, P> Scheduler<T, P> {
 
 impl Taken {
     /// Seats that nobody waited for, and that may be held for as long as they are needed.
-    pub(crate) const fn bare(class: u8, cost: u32, granted: Option<Tick>) -> Self {
+    pub(crate) const fn bare(class: u8, cost: u32, granted: Tick) -> Self {
         Self { class, account: None, cost, charged: 0, granted, held: None }
     }
 
@@ -63,7 +64,8 @@ impl Taken {
     }
 
     /// Whether it may be given back to a loan: one seat, and nothing to be learned from how long it was held.
-    pub(crate) const fn is_plain(&self) -> bool {
-        self.is_bare() && self.cost == 1 && self.granted.is_none()
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_bare() && self.cost == 1 && self.granted == Tick::NEVER
     }
 }

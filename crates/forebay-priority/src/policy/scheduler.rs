@@ -29,13 +29,18 @@ pub(crate) struct Taken {
     pub(super) account: Option<Account>,
     pub(crate) cost: u32,
     pub(super) charged: u64,
-    /// When it was granted, if the clock was looked at.
-    pub(crate) granted: Option<Tick>,
+    /// When it was granted; never: the clock was not looked at. Not an `Option`, as it is moved with each body.
+    pub(super) granted: Tick,
     /// Its entry, if its class has a `max_hold`.
     pub(super) held: Option<Ticket>,
 }
 
 impl Taken {
+    /// When it was granted, if the clock was looked at.
+    pub(crate) fn granted(&self) -> Option<Tick> {
+        Some(self.granted).filter(|&granted| granted != Tick::NEVER)
+    }
+
     /// Whether it may be taken away after a time.
     pub(crate) const fn is_bounded(&self) -> bool {
         self.held.is_some()
@@ -209,7 +214,7 @@ impl<T, P> Scheduler<T, P> {
         self.seat(ask.class, ask.cost);
         let held = now.and_then(|now| self.hold_seat(now, ask.class, ask.cost));
         let (class, cost) = (ask.class as u8, ask.cost);
-        Some((Taken { class, account: None, cost, charged: 0, granted: now, held }, place))
+        Some((Taken { class, account: None, cost, charged: 0, granted: now.unwrap_or(Tick::NEVER), held }, place))
     }
 
     /// Whether the class, and all together, may have so many seats more.
@@ -281,7 +286,7 @@ impl<T, P> Scheduler<T, P> {
                 let (account, charged) = (Some(entry.account), entry.charged);
                 let Some(place) = self.slab.remove(ticket.index).1 else { return Polled::Gone };
                 let held = self.hold_seat(granted, usize::from(class), cost);
-                Polled::Granted(Taken { class, account, cost, charged, granted: Some(granted), held }, place)
+                Polled::Granted(Taken { class, account, cost, charged, granted, held }, place)
             }
             State::Refused(reason) => {
                 drop(self.slab.remove(ticket.index)); // its waiter was taken when it was refused
@@ -317,15 +322,29 @@ impl<T, P> Scheduler<T, P> {
         self.poll(ticket)
     }
 
-    /// When the waiter's time is up: its queue timeout or its deadline.
+    /// What wakes this waiter. O(1).
+    pub(crate) fn waiter(&mut self, ticket: Ticket) -> Option<&T> {
+        self.slab.get_mut(ticket)?.waiter.as_ref()
+    }
+
+    /// When the waiter should look again, if nobody wakes it: its queue timeout, its deadline, or when another's seat may
+    /// be taken away. O(classes).
     pub(crate) fn alarm(&mut self, ticket: Ticket) -> Tick {
         match self.slab.get_mut(ticket) {
             Some(entry) => {
                 let timeout = self.classes[usize::from(entry.class)].rule.queue_timeout;
-                entry.since.after(timeout).min(entry.deadline)
+                let up = entry.since.after(timeout).min(entry.deadline);
+                up.min(self.next_reap())
             }
             None => Tick::ZERO,
         }
+    }
+
+    /// Whether this waiter may [`cancel`](Self::cancel) without `settle`, and without the time: others wait on, for whom no
+    /// seat is free whoever leaves. O(1).
+    pub(crate) fn cancels_alone(&mut self, ticket: Ticket) -> bool {
+        let still = self.waiting > 1 && self.in_flight >= self.limit && !self.flushing && !self.trimming;
+        still && self.slab.get_mut(ticket).is_some_and(|entry| entry.state == State::Waiting)
     }
 
     /// The caller has gone. A waiter leaves its queue; a grant that it did not collect is a seat again: `settle` next.
@@ -356,7 +375,7 @@ impl<T, P> Scheduler<T, P> {
     pub(crate) fn release(&mut self, taken: Taken, now: Option<Tick>, done: bool) {
         let index = usize::from(taken.class);
         self.classes[index].counts.done += u64::from(done);
-        if let (Some(now), Some(granted)) = (now, taken.granted) {
+        if let (Some(now), Some(granted)) = (now, taken.granted()) {
             let actual = now.since(granted);
             self.hold.add(actual);
             let class = &mut self.classes[index];
@@ -385,7 +404,7 @@ impl<T, P> Scheduler<T, P> {
 
     /// A first byte came this long after the grant. O(1).
     pub(crate) fn first_byte(&mut self, now: Tick, taken: &Taken) -> Option<u64> {
-        let head = now.since(taken.granted?);
+        let head = now.since(taken.granted()?);
         let class = &mut self.classes[usize::from(taken.class)];
         class.head.add(head);
         class.measured(now);

@@ -177,7 +177,13 @@ impl Pair {
             }
             Op::Cancel(id) => {
                 let Some(ticket) = self.tickets.get(id).copied().flatten() else { return };
+                let alone = self.real.cancels_alone(ticket);
                 let _ = self.real.cancel(ticket);
+                if alone {
+                    let mut others = Effects::new();
+                    self.real.settle(now, &mut |class| Some(class), &mut others);
+                    assert!(others.is_empty() && !others.more(), "nobody else is concerned");
+                }
                 if self.seats[id].is_none() {
                     self.model.cancel(id);
                 }
@@ -233,7 +239,7 @@ impl Pair {
         assert_eq!(self.model.offer(self.now, ask), State::Running, "it is the model's decision too");
         self.model.open[class] = !closed;
         self.tickets.push(None);
-        self.seats.push(Some(Taken::bare(class as u8, 1, None)));
+        self.seats.push(Some(Taken::bare(class as u8, 1, Tick::NEVER)));
     }
 
     fn check(&mut self) {
