@@ -148,11 +148,12 @@ impl Future for Acquire {
                 Step::Arriving { asks } => {
                     let Ask { class, seats, deadline, principal } = &this.ask;
                     let tenant = |settings: &Settings| Some(settings.tenant_of(principal.as_ref()?));
-                    match enter(asks, *class, *seats, *deadline, tenant, cx.waker()) {
+                    let mut permit = None;
+                    match enter(asks, *class, *seats, *deadline, tenant, cx.waker(), &mut permit) {
                         // Arriving => Done: the house is not full.
-                        Entered::Seated(permit) => {
+                        Entered::Seated => {
                             this.step = Step::Done;
-                            return Poll::Ready(Ok(permit));
+                            return Poll::Ready(Ok(permit.expect("it is seated")));
                         }
                         // Arriving => Queued: until a seat is granted or the time is up.
                         Entered::Queued(turn) => this.step = Step::Queued(turn),
@@ -177,7 +178,8 @@ impl Future for Acquire {
 
 /// What becomes of a newcomer at once.
 pub(crate) enum Entered {
-    Seated(Permit),
+    /// Its permit is where it was to be put: it is moved often enough.
+    Seated,
     Queued(Pin<Box<Turn>>),
     Refused(Rejection, Arc<Shared>),
 }
@@ -193,15 +195,17 @@ pub(crate) fn enter(
     deadline: Option<Deadline>,
     tenant: impl FnOnce(&Settings) -> Option<u64>,
     waker: &Waker,
+    permit: &mut Option<Permit>,
 ) -> Entered {
     let shared = asks.as_ref().expect(ONCE);
     let row = shared.timeouts.index(class);
     let deadline = deadline.map_or(Tick::NEVER, |deadline| shared.tick(deadline.instant()));
     let ask = policy::Ask { class: row, cost: seats.get(), deadline, tenant: None };
     if let Some(granted) = shared.pass(&ask) {
-        return Entered::Seated(Permit::lent(asks.take().expect(ONCE), row as u8, granted));
+        *permit = Some(Permit::lent(asks.take().expect(ONCE), row as u8, granted));
+        return Entered::Seated;
     }
-    ask_scheduler(asks, class, ask, tenant, waker)
+    ask_scheduler(asks, class, ask, tenant, waker, permit)
 }
 
 fn ask_scheduler(
@@ -210,6 +214,7 @@ fn ask_scheduler(
     mut ask: policy::Ask,
     tenant: impl FnOnce(&Settings) -> Option<u64>,
     waker: &Waker,
+    permit: &mut Option<Permit>,
 ) -> Entered {
     let shared = asks.as_ref().expect(ONCE);
     let offered = match shared.try_admit(&mut ask) {
@@ -221,7 +226,10 @@ fn ask_scheduler(
     };
     let shared = asks.take().expect(ONCE); // only now, as users' code may panic
     match offered {
-        Offered::Admitted(taken, place) => Entered::Seated(Permit::new(shared, taken, place, Duration::ZERO)),
+        Offered::Admitted(taken, place) => {
+            *permit = Some(Permit::new(shared, taken, place, Duration::ZERO));
+            Entered::Seated
+        }
         Offered::Queued { ticket, since, alarm } => {
             let alarm = sleep_until(shared.instant(alarm));
             let place = Place::new(shared, &ask, ticket, since);

@@ -106,13 +106,15 @@ where
             // A request that has its seat, or needs none.
             let (request, permit) = match this.step.as_mut().project() {
                 StepProj::Arriving { request, asks } => {
-                    let mut deadline = None;
+                    let (mut deadline, mut permit) = (None, None);
                     let arriving = request.as_mut().expect(ONCE);
-                    match arrive(arriving, asks, this.class, this.tunnel, &mut deadline, cx.waker()) {
+                    match arrive(arriving, asks, this.class, this.tunnel, &mut deadline, cx.waker(), &mut permit) {
                         None => (request, None),
-                        Some(Entered::Seated(mut permit)) => {
-                            *this.limit = seated(arriving, &mut permit, *this.class, deadline);
-                            (request, Some(permit))
+                        Some(Entered::Seated) => {
+                            if let Some(permit) = &mut permit {
+                                *this.limit = seated(arriving, permit, *this.class, deadline);
+                            }
+                            (request, permit)
                         }
                         // Arriving => Waiting: in the queue.
                         Some(Entered::Queued(turn)) => {
@@ -215,6 +217,7 @@ fn arrive<B>(
     tunnel: &mut bool,
     deadline: &mut Option<Deadline>,
     waker: &Waker,
+    permit: &mut Option<Permit>,
 ) -> Option<Entered> {
     let shared = asks.as_ref()?;
     let settings = &shared.settings;
@@ -228,7 +231,7 @@ fn arrive<B>(
     let request = &*request;
     let seats = settings.cost.as_ref().map_or_else(Seats::default, |cost| cost(&RequestHead::from(request)));
     let tenant = |settings: &Settings| settings.tenant(&RequestHead::from(request));
-    Some(enter(asks, *class, seats, *deadline, tenant, waker))
+    Some(enter(asks, *class, seats, *deadline, tenant, waker, permit))
 }
 
 /// Notes a grant for the services inside; by when the head must be there.

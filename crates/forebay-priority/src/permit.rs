@@ -19,9 +19,35 @@ pub struct Permit {
     rest: Option<Box<Rest>>,
     cost: u32,
     class: u8,
-    first: bool,
-    overloaded: bool,
-    done: bool,
+    marks: Marks,
+}
+
+/// What has become of an exchange. In one byte, of which every value is legal: where a compiler finds a place for the
+/// `None` of an `Option` in the last byte of a seat, it moves the seat in overlapping pieces, and the processor waits for
+/// each of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Marks(u8);
+
+impl Marks {
+    /// The first byte has come.
+    const FIRST: Self = Self(1);
+    /// The adaptive limit knows that the backend is busy.
+    const OVERLOADED: Self = Self(2);
+    /// It has ended well.
+    const DONE: Self = Self(4);
+    /// It cannot end well any more.
+    const FAILED: Self = Self(8);
+
+    const fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    /// Sets a mark; whether it was set before.
+    const fn set(&mut self, mark: Self) -> bool {
+        let had = self.has(mark);
+        self.0 |= mark.0;
+        had
+    }
 }
 
 /// What is more to know of seats that were waited for, that may be taken away, or that came with a place at a backend.
@@ -51,7 +77,7 @@ impl Permit {
     fn at_once(shared: Arc<Shared>, class: u8, cost: u32, granted: Option<Tick>, waited: Duration) -> Self {
         shared.metrics.seated(usize::from(class), cost, waited);
         let granted = granted.unwrap_or(Tick::NEVER);
-        Self { shared, granted, rest: None, cost, class, first: false, overloaded: false, done: false }
+        Self { shared, granted, rest: None, cost, class, marks: Marks(0) }
     }
 
     /// What is to be handed back.
@@ -103,7 +129,7 @@ impl Permit {
     }
 
     fn first_timed(&mut self, streamed: bool) {
-        if !std::mem::replace(&mut self.first, true)
+        if !self.marks.set(Marks::FIRST)
             && let Some(latency) = self.shared.first_byte(&self.taken(), streamed)
         {
             self.shared.metrics.first_byte(usize::from(self.class), latency);
@@ -129,15 +155,25 @@ impl Permit {
 
     #[inline]
     pub(crate) fn end(&mut self, outcome: Outcome) {
-        self.done = outcome == Outcome::Success;
-        if outcome == Outcome::Overload {
-            self.overloaded();
+        match outcome {
+            Outcome::Success if !self.is_failed() => _ = self.marks.set(Marks::DONE),
+            Outcome::Overload => self.overloaded(),
+            _ => {}
         }
+    }
+
+    /// Says that it will not have ended well, whatever is said of its end.
+    pub(crate) const fn fail(&mut self) {
+        self.marks.set(Marks::FAILED);
+    }
+
+    pub(crate) const fn is_failed(&self) -> bool {
+        self.marks.has(Marks::FAILED)
     }
 
     /// The backend says that it is busy; later calls do nothing.
     pub(crate) fn overloaded(&mut self) {
-        if !std::mem::replace(&mut self.overloaded, true) {
+        if !self.marks.set(Marks::OVERLOADED) {
             self.shared.overloaded();
         }
     }
@@ -165,9 +201,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let held = || self.is_timed().then(|| Duration::from_nanos(self.shared.now().since(self.granted)));
         self.shared.metrics.unseated(usize::from(self.class), self.cost, held);
-        let taken = self.taken();
-        if !taken.is_plain() || !self.shared.give_back(self.class, self.done) {
-            self.shared.release(taken, self.done);
+        let (taken, done) = (self.taken(), self.marks.has(Marks::DONE));
+        if !taken.is_plain() || !self.shared.give_back(self.class, done) {
+            self.shared.release(taken, done);
         }
     }
 }

@@ -9,8 +9,6 @@ use crate::permit::Permit;
 #[derive(Debug)]
 pub struct Seat {
     permit: Option<Permit>,
-    first_frame: bool,
-    head: Outcome,
 }
 
 /// The seat was held for longer than its class may hold one; somebody else has it now, and the body is cut.
@@ -31,7 +29,10 @@ impl Seat {
         if head == Outcome::Overload {
             permit.overloaded(); // now, as nobody may read the body
         }
-        let mut seat = Self { permit: Some(permit), first_frame: on == ReleaseOn::FirstFrame, head };
+        if head != Outcome::Success {
+            permit.fail();
+        }
+        let mut seat = Self { permit: Some(permit) };
         if on == ReleaseOn::Headers || tunnel {
             seat.end(head);
         }
@@ -40,7 +41,7 @@ impl Seat {
 
     /// No seat: for an exchange that needs none.
     pub(crate) const fn none() -> Self {
-        Self { permit: None, first_frame: false, head: Outcome::Success }
+        Self { permit: None }
     }
 
     #[inline]
@@ -68,19 +69,17 @@ impl BodyGuard for Seat {
 
     #[inline]
     fn first_data(&mut self) {
-        if self.head == Outcome::Success
-            && let Some(permit) = &mut self.permit
-        {
+        let Some(permit) = &mut self.permit else { return };
+        if !permit.is_failed() {
             permit.first_byte(true);
         }
-        if self.first_frame {
-            self.end(self.head);
+        if permit.shared().settings.release == ReleaseOn::FirstFrame {
+            self.end(Outcome::Success);
         }
     }
 
     #[inline]
     fn finish(mut self, outcome: Outcome) {
-        // What the head said stands, if it is worse.
-        self.end(if self.head == Outcome::Success { outcome } else { self.head });
+        self.end(outcome); // what the head said stands, if it is worse
     }
 }
