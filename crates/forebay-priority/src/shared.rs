@@ -277,7 +277,7 @@ impl Shared {
 
     /// The same, with the nanoseconds in which those ahead will have been served.
     pub(crate) fn reject_behind(&self, ahead: f64, class: Class, reason: Reason, waited: Duration) -> Rejection {
-        let after = Duration::from_secs_f64((ahead / 1e9).clamp(1.0, 32.0));
+        let after = Duration::from_nanos(ahead.clamp(1e9, 32e9) as u64);
         tracing::debug!(class = class.as_str(), reason = reason.as_str(), ?waited, "refused");
         self.metrics.shed(self.timeouts.index(class), reason);
         Rejection::new(reason).class(class).waited(waited).retry_after(after)
