@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use forebay_balance::{Offset, Outlier, Policy};
 use forebay_benches::balance::{
-    Arrivals, Bounds, Central, Forebay, Gateways, Random, RoundRobin, Router, Scan, Tally, UniformP2c,
-    drawn_by_a_black_hole, simulate,
+    Arrivals, Bounds, Central, Forebay, Gateways, Random, RoundRobin, Router, Tally, UniformP2c, drawn_by_a_black_hole,
+    simulate,
 };
 use forebay_benches::virtual_time::virtually;
 use forebay_benches::{Goal, Report};
