@@ -88,7 +88,14 @@ impl Ask {
     }
 
     fn who(self) -> Who {
-        Who { class: self.class, key: self.affinity.map(|key| key.0), prefix: self.prefix, counted: true, new: true }
+        Who {
+            class: self.class,
+            key: self.affinity.map(|key| key.0),
+            prefix: self.prefix,
+            timed: false,
+            counted: true,
+            new: true,
+        }
     }
 }
 

@@ -89,14 +89,15 @@ where
         let reserved = Place::of(&shared.core, request.extensions_mut());
         let redeemer = reserved.is_some();
         let extensions = request.extensions();
+        let deadline = extensions.get::<Deadline>().copied();
         let mut who = Who {
             class: extensions.get::<Class>().copied().unwrap_or_default(),
             key: extensions.get::<AffinityKey>().map(|key| key.0),
             prefix: extensions.get::<PrefixBlocks>().cloned(),
+            timed: deadline.is_some(),
             counted: extensions.get::<Counted>().is_none(),
             new: true,
         };
-        let deadline = extensions.get::<Deadline>().copied();
         let picked = Permit::pick(&shared.core, reserved, &who);
         who.new = false;
         let mut future = Self {
@@ -162,6 +163,9 @@ where
             if let Some(deadline) = this.deadline
                 && deadline.as_mut().poll(cx).is_ready()
             {
+                if let (StepProj::Running { .. }, Some(permit)) = (this.step.as_mut().project(), &mut *this.permit) {
+                    permit.give_up();
+                }
                 break Reason::DeadlineExceeded; // the inner future goes with the step, below
             }
             match this.step.as_mut().project() {

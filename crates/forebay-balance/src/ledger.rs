@@ -8,7 +8,7 @@ use crate::alarm::Alarm;
 use crate::endpoint::EndpointId;
 use crate::members::AnyNode;
 use crate::metrics::{self, Labels};
-use crate::policy::{New, Picker};
+use crate::policy::{EjectCause, New, Picker};
 use crate::rate::Rate;
 use crate::sync::{Mutex, MutexGuard};
 use crate::wait::{OnFull, Waiter};
@@ -97,8 +97,8 @@ impl Core {
         if let Some(alarm) = alarm {
             alarm.start(self);
         }
-        if ejected > 0 {
-            metrics::ejected(ejected);
+        for (cause, endpoints) in EjectCause::ALL.into_iter().zip(ejected).filter(|(_, endpoints)| *endpoints > 0) {
+            metrics::ejected(cause, endpoints);
         }
         for waiter in granted {
             waiter.wake();

@@ -14,7 +14,7 @@ use metrics::{Counter, Gauge, Histogram, Unit, counter, gauge, histogram};
 
 use crate::endpoint::EndpointId;
 use crate::handle::{BalanceHandle, EndpointSnapshot};
-use crate::policy::PickReason;
+use crate::policy::{EjectCause, PickReason};
 
 /// Whether the time of every exchange is wanted.
 pub(crate) const TIMED: bool = true;
@@ -118,8 +118,8 @@ pub(crate) fn refused(reason: Reason) {
     counter!("forebay_balance_refused_total", "reason" => reason.as_str()).increment(1);
 }
 
-pub(crate) fn ejected(endpoints: u64) {
-    counter!("forebay_balance_ejections_total").increment(endpoints);
+pub(crate) fn ejected(cause: EjectCause, endpoints: u64) {
+    counter!("forebay_balance_ejections_total", "cause" => cause.as_str()).increment(endpoints);
 }
 
 pub(crate) fn redialled(cause: &'static str) {

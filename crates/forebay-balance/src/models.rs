@@ -45,7 +45,12 @@ fn house(places: u32) -> (Members, Arc<Core>) {
 }
 
 fn pick(core: &Arc<Core>, place: Option<Place>) -> Option<Permit> {
-    Permit::pick(core, place, &Who { class: Class::P1, key: None, prefix: None, counted: true, new: true }).ok()
+    Permit::pick(
+        core,
+        place,
+        &Who { class: Class::P1, key: None, prefix: None, timed: false, counted: true, new: true },
+    )
+    .ok()
 }
 
 fn open(core: &Arc<Core>) -> u32 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use forebay_core::{Outcome, Reason};
 
 use crate::endpoint::EndpointId;
-use crate::policy::PickReason;
+use crate::policy::{EjectCause, PickReason};
 
 /// Whether the time of every exchange is wanted.
 pub(crate) const TIMED: bool = false;
@@ -38,7 +38,7 @@ impl Meter {
 
 pub(crate) const fn refused(_reason: Reason) {}
 
-pub(crate) const fn ejected(_endpoints: u64) {}
+pub(crate) const fn ejected(_cause: EjectCause, _endpoints: u64) {}
 
 pub(crate) const fn redialled(_cause: &'static str) {}
 

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use forebay_core::{BodyGuard, Class, Outcome};
 use http::{HeaderMap, StatusCode, header};
@@ -30,17 +30,14 @@ pub struct Permit {
     counted: Option<Class>,
 }
 
-/// The time of a pick: read at once if every exchange is timed.
-fn time() -> Time {
-    if metrics::TIMED { Time::from(now()) } else { Time::by(now) }
-}
-
 /// For whom a place is taken.
 #[derive(Debug)]
 pub(crate) struct Who {
     pub(crate) class: Class,
     pub(crate) key: Option<u64>,
     pub(crate) prefix: Option<PrefixBlocks>,
+    /// Whether it has a deadline, so that how long it takes is to be known.
+    pub(crate) timed: bool,
     /// Whether it is counted here.
     pub(crate) counted: bool,
     /// Whether it asks for the first time.
@@ -48,6 +45,11 @@ pub(crate) struct Who {
 }
 
 impl Who {
+    /// The time of its pick.
+    fn time(&self) -> Time {
+        if metrics::TIMED || self.timed { Time::from(now()) } else { Time::by(now) }
+    }
+
     fn prefix(&self) -> &[u64] {
         self.prefix.as_ref().map_or(&[], PrefixBlocks::hashes)
     }
@@ -67,7 +69,7 @@ impl Permit {
         if who.counted {
             ledger.demand[who.class].offered += u64::from(who.new);
         }
-        let picked = match ledger.picker.pick(ask, &[], time()) {
+        let picked = match ledger.picker.pick(ask, &[], who.time()) {
             Ok(picked) => picked,
             Err(error) => {
                 core.changed(ledger);
@@ -142,18 +144,24 @@ impl Permit {
             self.node.meter.head(now().saturating_duration_since(started));
         }
         match outcome {
-            Outcome::Success if self.picked.trial => {
-                self.node.core.change(|ledger| ledger.picker.head_of_trial(&self.picked, now()));
+            Outcome::Success if self.picked.timed => {
+                self.node.core.change(|ledger| ledger.picker.headed(&self.picked, now()));
             }
             Outcome::Success => {}
             _ => (self.outcome, self.failed) = (outcome, true),
         }
         if outcome == Outcome::Overload {
-            let asked =
-                headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-            let asked = asked.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
             let quota = (status == StatusCode::TOO_MANY_REQUESTS).then_some(QUOTA_PAUSE);
-            self.pause = asked.or(quota);
+            self.pause = retry_after(headers).or(quota);
+        }
+    }
+
+    /// It was given up at its deadline, before the head was there: an error if others' heads came far sooner, or else it had
+    /// too little time.
+    pub(crate) fn give_up(&mut self) {
+        let late = self.node.core.ledger().picker.is_late(&self.picked, now());
+        if late {
+            self.fail();
         }
     }
 
@@ -186,5 +194,44 @@ impl Drop for Permit {
                 ledger.releases.event(now);
             }
         });
+    }
+}
+
+/// How many seconds from now `Retry-After` says, as a number or as a date (RFC 9110, 10.2.3). A date is taken beside the
+/// answer's own `Date`, as clocks differ.
+fn retry_after(headers: &HeaderMap) -> Option<u32> {
+    let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
+    let value = text(header::RETRY_AFTER)?;
+    let seconds = value.parse::<u64>().ok().or_else(|| {
+        let date = |text| httpdate::parse_http_date(text).ok();
+        let said = text(header::DATE).and_then(date).unwrap_or_else(SystemTime::now);
+        Some(date(value)?.duration_since(said).unwrap_or_default().as_secs())
+    })?;
+    Some(u32::try_from(seconds).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r25_retry_after_is_a_number_of_seconds_or_a_date() {
+        let asked = |value: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, value.parse().expect("a value"));
+            if let Some(date) = date {
+                headers.insert(header::DATE, date.parse().expect("a value"));
+            }
+            retry_after(&headers)
+        };
+        assert_eq!(asked(" 120 ", None), Some(120));
+        assert_eq!(asked("99999999999", None), Some(u32::MAX));
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(asked("Sun, 06 Nov 1994 08:50:07 GMT", date), Some(30), "whatever our clock says");
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:07 GMT", date), Some(0), "it has passed");
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", None), Some(0), "long ago by our clock");
+        for bad in ["", "-1", "1.5", "soon", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+            assert_eq!(asked(bad, date), None, "{bad}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use forebay_balance::{Balance, BalanceHandle, Endpoint, OnFull, Picked, Redial, Undispatched};
+use forebay_balance::{Balance, BalanceHandle, Endpoint, EndpointState, OnFull, Picked, Redial, Undispatched};
 use forebay_core::testing::{Scripted, Seen, Spy, Step, cut_after};
 use forebay_core::{Class, Counted, Deadline, DemandSource as _, Reason, Rejection};
 use http::{Request, Response, StatusCode};
@@ -170,6 +170,38 @@ async fn a_deadline_ends_the_wait_for_the_head_and_drops_the_upstream() {
     assert_eq!(now.elapsed(), Duration::from_secs(2));
     assert!(idle(&handle));
     assert_eq!(seens[0].lock().unwrap().early_drops, 1);
+}
+
+/// The answer to a request that may take so long.
+async fn within(balance: &Fleet, time: Duration) -> StatusCode {
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Deadline::after(tokio::time::Instant::now().into_std(), time));
+    let response = balance.clone().oneshot(request).await.expect("infallible");
+    let status = response.status();
+    drop(response.into_body().collect().await);
+    status
+}
+
+#[tokio::test(start_paused = true)]
+async fn r13_a_deadline_that_only_one_endpoint_misses_is_its_error() {
+    let (balance, handle, _) = fleet(&[("good", 1, None), ("silent", 1, None)]);
+    for _ in 0..20 {
+        within(&balance, Duration::from_secs(5)).await;
+    }
+    let silent = &handle.snapshot()[1];
+    assert_eq!((silent.state, silent.error), (EndpointState::Ejected, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn r13_a_deadline_that_leaves_no_time_says_nothing_of_an_endpoint() {
+    let (balance, handle, _) = fleet(&[("silent", 1, None), ("silent", 1, None)]);
+    for _ in 0..20 {
+        assert_eq!(within(&balance, Duration::from_millis(900)).await, 504);
+    }
+    let endpoints = handle.snapshot();
+    assert!(
+        endpoints.iter().all(|silent| (silent.state, silent.error, silent.cancelled) == (EndpointState::Up, 0, 10))
+    );
 }
 
 #[tokio::test(start_paused = true)]

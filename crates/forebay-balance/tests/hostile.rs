@@ -84,9 +84,12 @@ proptest! {
     #[test]
     fn retry_after_pauses_for_five_minutes_at_most(value in value()) {
         if let Ok(value) = HeaderValue::from_bytes(&value) {
-            let asked = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
-            let states = run(pauses(value));
-            // Without a number of seconds, a second.
+            let text = value.to_str().map(str::trim).unwrap_or_default();
+            // All dates here are of the past.
+            let date = httpdate::parse_http_date(text).ok().map(|_| 0);
+            let asked = text.parse::<u64>().ok().or(date);
+            let states = run(pauses(value.clone()));
+            // Without a number of seconds or a date, a second.
             let paused = |after: u64| if asked.unwrap_or(1) > after { EndpointState::Paused } else { EndpointState::Up };
             prop_assert_eq!(states, [paused(0), paused(299), EndpointState::Up]);
         }

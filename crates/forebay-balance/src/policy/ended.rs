@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use forebay_core::Outcome;
 
 use super::ask::Picked;
-use super::outlier::Phase;
+use super::outlier::{EjectCause, Phase};
 use super::picker::Picker;
 use super::slot::Slot;
 use super::time::Time;
@@ -114,14 +114,17 @@ impl Picker {
         let mean = pool.mean();
         let ghost = picked.started.filter(|_| picked.faster_than_half(mean, now)).map(|started| started + mean);
         let up = slot.record.phase == Phase::Up;
-        let eject = (slot.record.error(&config, since) && up || trial) && self.may_eject(index);
+        let cause = slot.record.error(&config, since).filter(|_| up);
+        let cause = if trial { Some(EjectCause::Trial) } else { cause }.filter(|_| self.may_eject(index));
         let stretch = self.random();
-        self.ejected += u64::from(eject);
+        if let Some(cause) = cause {
+            self.ejected[cause as usize] += 1;
+        }
         self.change(index, now, |slot| {
             if let Some(until) = ghost {
                 slot.ghosts.hold(until, mean);
             }
-            if eject {
+            if cause.is_some() {
                 slot.record.eject(&config, now, stretch);
                 slot.starting = None;
             } else if trial {
@@ -139,12 +142,22 @@ impl Picker {
         });
     }
 
-    /// The head of a trial's answer is good: the endpoint is back, also if the body streams for minutes.
-    pub(crate) fn head_of_trial(&mut self, picked: &Picked, now: Instant) {
+    /// The head of a good answer is here. With that of a trial the endpoint is back, also if the body streams for minutes.
+    pub(crate) fn headed(&mut self, picked: &Picked, now: Instant) {
+        if let Some(started) = picked.started {
+            let pool = self.slots[picked.index].pool;
+            self.pools[pool].headed(now.saturating_duration_since(started));
+        }
         let phase = self.slots[picked.index].record.phase;
         if phase == (Phase::Probation { trial: Some(picked.ticket) }) {
             self.passed(picked.index, now);
         }
+    }
+
+    /// Whether an exchange that was given up without a head says something of its endpoint: others' heads came far sooner.
+    pub(crate) fn is_late(&self, picked: &Picked, now: Instant) -> bool {
+        let pool = &self.pools[self.slots[picked.index].pool];
+        picked.started.is_some_and(|started| pool.is_late(now.saturating_duration_since(started)))
     }
 
     /// Ejects by hand, for `time` or until it is cleared.

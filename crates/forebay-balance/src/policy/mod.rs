@@ -24,6 +24,7 @@ mod weight;
 pub use ask::PickReason;
 pub(crate) use ask::{Ask, Claim, New, Picked, Settings};
 pub(crate) use ended::Ended;
+pub(crate) use outlier::EjectCause;
 pub use outlier::Outlier;
 pub(crate) use picker::Picker;
 pub use pins::Pin;

@@ -70,6 +70,29 @@ impl Outlier {
     }
 }
 
+/// Why an endpoint is ejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EjectCause {
+    ConsecutiveErrors,
+    ErrorRatio,
+    /// The request that tried it failed.
+    Trial,
+}
+
+impl EjectCause {
+    pub(crate) const ALL: [Self; 3] = [Self::ConsecutiveErrors, Self::ErrorRatio, Self::Trial];
+
+    /// Its name in metrics.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "only numbers have names"))]
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConsecutiveErrors => "consecutive_errors",
+            Self::ErrorRatio => "error_ratio",
+            Self::Trial => "trial",
+        }
+    }
+}
+
 /// Whether an endpoint takes part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -141,15 +164,19 @@ impl Record {
         step.0 = step.0.saturating_add(1);
     }
 
-    /// An error; whether it is time to eject it.
-    pub(super) fn error(&mut self, config: &Outlier, since: Duration) -> bool {
+    /// An error; why it is time to eject it, if it is.
+    pub(super) fn error(&mut self, config: &Outlier, since: Duration) -> Option<EjectCause> {
         self.consecutive = self.consecutive.saturating_add(1);
         let step = self.step(config, since);
         step.1 = step.1.saturating_add(1);
         let (good, bad) =
             self.steps.iter().fold((0_u64, 0_u64), |sum, step| (sum.0 + u64::from(step.0), sum.1 + u64::from(step.1)));
         let ratio = bad as f64 >= f64::from(config.error_ratio) * (good + bad) as f64;
-        self.consecutive >= config.consecutive_errors || good + bad >= u64::from(config.min_requests) && ratio
+        if self.consecutive >= config.consecutive_errors {
+            Some(EjectCause::ConsecutiveErrors)
+        } else {
+            (good + bad >= u64::from(config.min_requests) && ratio).then_some(EjectCause::ErrorRatio)
+        }
     }
 
     /// Up, Probation => Ejected; `stretch` lengthens it, 0 to 1 for up to a tenth.

@@ -6,6 +6,7 @@ use forebay_core::Class;
 use super::PickError;
 use super::ask::{Ask, Claim, New, PickReason, Picked, Settings};
 use super::foreign::Foreign;
+use super::outlier::EjectCause;
 use super::pins::Pins;
 use super::pool::Pool;
 use super::routes::{Guest, Routes};
@@ -36,7 +37,7 @@ pub(crate) struct Picker {
     /// Places have come free since [`take_opened`](Self::take_opened).
     pub(super) opened: bool,
     /// Ejections for errors since [`take_ejected`](Self::take_ejected).
-    pub(super) ejected: u64,
+    pub(super) ejected: [u64; EjectCause::ALL.len()],
     pub(super) random: u64,
     pub(super) pins: Pins,
     /// Who was sent which beginnings of prompts.
@@ -58,7 +59,7 @@ impl Picker {
             ticket: 0,
             due: BTreeSet::new(),
             opened: false,
-            ejected: 0,
+            ejected: [0; EjectCause::ALL.len()],
             random: seed | 1,
             pins: Pins::default(),
             prefixes: PrefixTable::new(),
@@ -84,9 +85,9 @@ impl Picker {
         std::mem::replace(&mut self.opened, false)
     }
 
-    /// How many endpoints were ejected for errors since this was last asked.
-    pub(crate) const fn take_ejected(&mut self) -> u64 {
-        std::mem::replace(&mut self.ejected, 0)
+    /// How many endpoints were ejected for errors since this was last asked, by [`EjectCause`].
+    pub(crate) fn take_ejected(&mut self) -> [u64; EjectCause::ALL.len()] {
+        std::mem::take(&mut self.ejected)
     }
 
     /// Does what time alone brings.
@@ -112,7 +113,7 @@ impl Picker {
 
     /// Whether a change had no effect on anybody else, nor will have with time.
     pub(crate) fn is_settled(&self) -> bool {
-        !self.opened && self.gone.is_empty() && self.ejected == 0 && self.due.is_empty()
+        !self.opened && self.gone.is_empty() && self.ejected == [0; EjectCause::ALL.len()] && self.due.is_empty()
     }
 
     /// Whoever waits looks for a place again.

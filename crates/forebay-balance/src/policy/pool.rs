@@ -99,6 +99,8 @@ pub(crate) struct Pool {
     pub(crate) panic: bool,
     /// Of successes, in seconds.
     mean: Option<f64>,
+    /// From the pick to the head of the answer, in seconds.
+    head: Option<f64>,
     /// How many more successes are timed, all of them, since the last error.
     alert: u32,
 }
@@ -309,6 +311,19 @@ impl Pool {
     /// The mean service time; a guess before the first success.
     pub(super) fn mean(&self) -> Duration {
         self.mean.map_or(FIRST_MEAN, |mean| Duration::from_secs_f64(mean.clamp(LEAST_MEAN, LARGEST_MEAN)))
+    }
+
+    /// A head that came after so long: a moving average with the weight 1/32.
+    pub(super) fn headed(&mut self, after: Duration) {
+        let after = after.as_secs_f64();
+        self.head = Some(self.head.map_or(after, |mean| mean + (after - mean) / 32.0));
+    }
+
+    /// Whether a head that has not come after so long is late: three times the mean, of which a guess is made before the
+    /// first. Where all are slow, as with too much load, none is late.
+    pub(super) fn is_late(&self, after: Duration) -> bool {
+        let mean = self.head.map_or(FIRST_MEAN.as_secs_f64(), |mean| mean.max(LEAST_MEAN));
+        after.as_secs_f64() >= 3.0 * mean
     }
 
     /// A success, and how long it took if that is known: a moving average with the weight 1/32.

@@ -158,7 +158,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let outcome = outcomes[usize::from(outcome)];
                 picker.release(&picked, &Ended { outcome, pause }, now);
             }
-            Step::Head(i) if !held.is_empty() => picker.head_of_trial(&held[i % held.len()].0, now),
+            Step::Head(i) if !held.is_empty() => picker.headed(&held[i % held.len()].0, now),
             Step::Reserve(class) => {
                 let class = Class::new(class);
                 reserved.extend(picker.reserve(class).map(|claim| (class, claim)));
