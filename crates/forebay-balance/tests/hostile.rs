@@ -6,7 +6,7 @@
 mod mutate;
 
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use forebay_balance::{Balance, Dns, Endpoint, EndpointState, GpuTable, HttpCheck, MetricsProbe};
@@ -85,8 +85,8 @@ proptest! {
     fn retry_after_pauses_for_five_minutes_at_most(value in value()) {
         if let Ok(value) = HeaderValue::from_bytes(&value) {
             let text = value.to_str().map(str::trim).unwrap_or_default();
-            // All dates here are of the past.
-            let date = httpdate::parse_http_date(text).ok().map(|_| 0);
+            let left = |date: SystemTime| date.duration_since(SystemTime::now()).unwrap_or_default().as_secs();
+            let date = httpdate::parse_http_date(text).ok().map(left);
             let asked = text.parse::<u64>().ok().or(date);
             let states = run(pauses(value.clone()));
             // Without a number of seconds or a date, a second.
