@@ -183,7 +183,8 @@ impl Ledger {
     fn forget_gone(&mut self) -> Vec<Arc<AnyNode>> {
         let mut nodes = Vec::new();
         for index in self.picker.take_gone() {
-            if let Some(node) = self.nodes[index].take() {
+            // With the balancer all nodes are gone; the permits that are left end later.
+            if let Some(node) = self.nodes.get_mut(index).and_then(Option::take) {
                 if self.by_id.get(&node.id) == Some(&index) {
                     self.by_id.remove(&node.id);
                 }

@@ -6,7 +6,7 @@
 //! were in use is `other` until it is inserted again; `other` adds loads up, and has the mean weight and the largest age.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use forebay_core::{Outcome, Reason};
@@ -71,20 +71,17 @@ impl Labels {
         let endpoint = self.of(id);
         let outcome =
             |outcome| counter!("forebay_balance_outcomes_total", "endpoint" => endpoint.clone(), "outcome" => outcome);
-        Meter(Arc::new(Handles {
+        Meter {
             in_flight: gauge!("forebay_balance_in_flight_requests", "endpoint" => endpoint.clone()),
             outcomes: ["success", "overload", "error", "cancelled"].map(outcome),
             head: histogram!("forebay_balance_head_seconds"),
             picks: PickReason::ALL.map(|reason| counter!("forebay_balance_picks_total", "reason" => reason.as_str())),
-        }))
+        }
     }
 }
 
 /// The numbers of an endpoint, resolved when it is inserted: install the recorder before.
-#[derive(Clone)]
-pub(crate) struct Meter(Arc<Handles>);
-
-struct Handles {
+pub(crate) struct Meter {
     in_flight: Gauge,
     /// By outcome.
     outcomes: [Counter; 4],
@@ -92,25 +89,19 @@ struct Handles {
     picks: [Counter; PickReason::ALL.len()],
 }
 
-impl std::fmt::Debug for Meter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Meter")
-    }
-}
-
 impl Meter {
     pub(crate) fn picked(&self, reason: PickReason) {
-        self.0.picks[reason as usize].increment(1);
-        self.0.in_flight.increment(1.0);
+        self.picks[reason as usize].increment(1);
+        self.in_flight.increment(1.0);
     }
 
     pub(crate) fn head(&self, after: Duration) {
-        self.0.head.record(after.as_secs_f64());
+        self.head.record(after.as_secs_f64());
     }
 
     pub(crate) fn ended(&self, outcome: Outcome) {
-        self.0.outcomes[outcome as usize].increment(1);
-        self.0.in_flight.decrement(1.0);
+        self.outcomes[outcome as usize].increment(1);
+        self.in_flight.decrement(1.0);
     }
 }
 

@@ -142,6 +142,15 @@ fn the_services_go_with_the_last_balancer_or_with_the_last_permit() {
     assert_eq!(Arc::strong_count(&alive), 1);
 }
 
+#[test]
+fn a_permit_of_a_removed_endpoint_may_outlive_the_balancer() {
+    let (balance, handle) = balance([endpoint("a"), endpoint("b")]);
+    let pick = balance.fleet().pick(Class::P1).expect("open");
+    balance.remove(pick.permit.endpoint().as_str());
+    drop((balance, handle));
+    pick.finish(Outcome::Success);
+}
+
 #[tokio::test]
 async fn a_list_replaces_the_endpoints_and_a_wrong_one_changes_nothing() {
     let (balance, handle) = balance([endpoint("a"), endpoint("b").weight(2)]);

@@ -71,7 +71,8 @@ impl At {
     /// Its service, if the endpoint is still there.
     fn service(&self) -> Option<HttpEndpoint> {
         let node = self.node.upgrade()?;
-        node.core.ledger().has(self.index, &node).then(|| node.service())
+        let there = node.core.ledger().has(self.index, &node);
+        there.then(|| node.service())
     }
 
     /// Tells the picker, if the endpoint is still there.
