@@ -5,6 +5,9 @@
 //! task and a channel, is how requests from many connections reach it. Both count a request until its body has ended
 //! (ours) or its head is there (tower's `CompleteOnResponse`, the default).
 //!
+//! tower's answers do not say which endpoint gave them, and ours need not: `picked(false)`. With `Picked`, the default, an
+//! answer has an extension, whose map, table and value are allocated; that is a row of its own.
+//!
 //! `cargo bench -p forebay-benches --bench balance_service`
 
 use std::fmt::Debug;
@@ -25,6 +28,7 @@ use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PendingRequestsDiscover};
 use tower::{Service, ServiceExt as _};
 
+const NAMES: [&str; 4] = ["the service alone", "forebay Balance", "the same, with Picked", "tower p2c + Buffer"];
 const ENDPOINTS: usize = 8;
 const COUNT: usize = 2000;
 const ROUNDS: usize = 200;
@@ -69,36 +73,47 @@ where
     });
 }
 
-fn ours() -> Balance<Echo> {
+fn ours(picked: bool) -> Balance<Echo> {
     let add = |builder: forebay_balance::BalanceBuilder<Echo>, i: usize| {
         builder.endpoint(Endpoint::with_service(format!("endpoint-{i}"), Echo).weight([3, 2, 1][i % 3]))
     };
-    (0..ENDPOINTS).fold(Balance::builder(), add).build().expect("valid")
+    (0..ENDPOINTS).fold(Balance::builder().picked(picked), add).build().expect("valid")
 }
 
 fn main() {
     let mut report = Report::default();
     let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let (ours, p2c) = runtime.block_on(async {
+    let (ours, said, p2c) = runtime.block_on(async {
         let services = ServiceList::new(vec![Echo; ENDPOINTS]);
         let balance = p2c::Balance::new(PendingRequestsDiscover::new(services, CompleteOnResponse::default()));
-        (ours(), Buffer::new(balance, CROWD))
+        (ours(false), ours(true), Buffer::new(balance, CROWD))
     });
     let kinds = [
         rounds(
             ROUNDS,
             COUNT,
-            &mut [&mut || alone(&runtime, &Echo), &mut || alone(&runtime, &ours), &mut || alone(&runtime, &p2c)],
+            &mut [
+                &mut || alone(&runtime, &Echo),
+                &mut || alone(&runtime, &ours),
+                &mut || alone(&runtime, &said),
+                &mut || alone(&runtime, &p2c),
+            ],
         ),
         rounds(
             ROUNDS,
             COUNT,
-            &mut [&mut || crowded(&runtime, &Echo), &mut || crowded(&runtime, &ours), &mut || crowded(&runtime, &p2c)],
+            &mut [
+                &mut || crowded(&runtime, &Echo),
+                &mut || crowded(&runtime, &ours),
+                &mut || crowded(&runtime, &said),
+                &mut || crowded(&runtime, &p2c),
+            ],
         ),
     ];
     let heap = [
         allocations(|| alone(&runtime, &Echo)),
         allocations(|| alone(&runtime, &ours)),
+        allocations(|| alone(&runtime, &said)),
         allocations(|| alone(&runtime, &p2c)),
     ]
     .map(|count| count as f64 / COUNT as f64);
@@ -107,7 +122,7 @@ fn main() {
         "{:<22} {:>10} {:>8} {:>14} {:>8} {:>12}",
         "", "alone, ns", "above", "50 tasks, ns", "above", "allocations"
     );
-    for (at, name) in ["the service alone", "forebay Balance", "tower p2c + Buffer"].into_iter().enumerate() {
+    for (at, name) in NAMES.into_iter().enumerate() {
         let [alone, crowd] = [0, 1].map(|kind| (kinds[kind][at], kinds[kind][at] - kinds[kind][0]));
         let allocations = heap[at] - heap[0];
         println!(
@@ -125,8 +140,8 @@ fn main() {
     });
     println!("the first entry of http::Extensions, as is `Picked` in the answer: {first} allocations\n");
     report.figure("allocations of the first entry of http::Extensions", first);
-    let whole = |kind: usize| kinds[kind][1] / kinds[kind][2];
-    let above = |kind: usize| (kinds[kind][1] - kinds[kind][0]) / (kinds[kind][2] - kinds[kind][0]);
+    let whole = |kind: usize| kinds[kind][1] / kinds[kind][3];
+    let above = |kind: usize| (kinds[kind][1] - kinds[kind][0]) / (kinds[kind][3] - kinds[kind][0]);
     report.target("CPU of a whole exchange, one after another, ours / tower", whole(0), Goal::AtMost(0.333));
     report.target("CPU of a whole exchange, 50 tasks at once, ours / tower", whole(1), Goal::AtMost(0.333));
     report.target("CPU above the service, one after another, ours / tower", above(0), Goal::AtMost(0.333));

@@ -13,10 +13,11 @@ use crate::driver::{Driver, Job, spawned};
 use crate::endpoint::Endpoint;
 use crate::gpu::GpuTable;
 use crate::handle::BalanceHandle;
+use crate::members::Members;
 use crate::options::{Borrow, Options};
 use crate::policy::{Offset, Outlier, Pin, Policy, SlowStart};
 use crate::redial::{NoRedial, RedialMode};
-use crate::service::{Balance, Shared};
+use crate::service::Balance;
 use crate::wait::OnFull;
 
 /// Builds a [`Balance`]. `R` says what may be sent again, and how endpoints are given.
@@ -31,11 +32,11 @@ pub struct BalanceBuilder<S, R = NoRedial> {
 
 impl<S: fmt::Debug, R> fmt::Debug for BalanceBuilder<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { settings, on_full, .. } = &self.options;
+        let Options { settings, conduct, .. } = &self.options;
         f.debug_struct("BalanceBuilder")
             .field("endpoints", &self.endpoints)
             .field("settings", settings)
-            .field("on_full", on_full)
+            .field("on_full", &conduct.on_full)
             .finish_non_exhaustive()
     }
 }
@@ -137,7 +138,7 @@ impl<S, R> BalanceBuilder<S, R> {
 
     /// What a request meets that finds no place and has reserved none. Default: up to 1024 wait for up to 1 s.
     pub const fn on_full(mut self, on_full: OnFull) -> Self {
-        self.options.on_full = on_full;
+        self.options.conduct.on_full = on_full;
         self
     }
 
@@ -149,13 +150,20 @@ impl<S, R> BalanceBuilder<S, R> {
 
     /// What an answer says about its endpoint, by status and header fields. Default [`Outcome::of_status`].
     pub fn classify(mut self, classify: impl Fn(StatusCode, &HeaderMap) -> Outcome + Send + Sync + 'static) -> Self {
-        self.options.classify = Arc::new(classify);
+        self.options.conduct.classify = Arc::new(classify);
+        self
+    }
+
+    /// Whether each answer of an endpoint says which one it was, by [`Picked`](crate::Picked) in its extensions. Default
+    /// yes; the first extension of a response costs three heap allocations.
+    pub const fn picked(mut self, picked: bool) -> Self {
+        self.options.conduct.picked = picked;
         self
     }
 
     /// How long a picked endpoint may take to be ready before the request goes elsewhere. Default 1 s.
     pub const fn ready_timeout(mut self, timeout: Duration) -> Self {
-        self.options.ready_timeout = timeout;
+        self.options.conduct.ready_timeout = timeout;
         self
     }
 }
@@ -191,8 +199,8 @@ impl<S: Send + Sync + 'static, R: RedialMode> BalanceBuilder<S, R> {
 
     fn parts(self, problems: Vec<String>) -> Result<(Balance<S, R>, BalanceHandle, Driver), ConfigError> {
         let balance: Balance<S, R> = self.options.build(self.endpoints, !self.sources.is_empty(), problems)?;
-        let job = |source| -> Job { Box::pin(follow(source, Arc::downgrade(&balance.shared), Shared::apply)) };
-        let driver = Driver::new(&balance.shared.members, self.sources.into_iter().map(job).collect(), None);
+        let job = |source| -> Job { Box::pin(follow(source, Arc::downgrade(&balance.members), Members::apply)) };
+        let driver = Driver::new(&balance.members, self.sources.into_iter().map(job).collect(), None);
         let handle = balance.handle();
         Ok((balance, handle, driver))
     }

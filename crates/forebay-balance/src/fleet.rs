@@ -1,4 +1,5 @@
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,9 +7,9 @@ use forebay_core::{AffinityKey, BodyGuard as _, Class, Deadline, Outcome, Reason
 
 use crate::affinity::PrefixBlocks;
 use crate::capacity::Place;
+use crate::members::Members;
 use crate::permit::{Permit, Who};
 use crate::policy;
-use crate::service::Shared;
 use crate::wait::Turn;
 
 /// The same balancer for work that is no HTTP request: picks an endpoint and counts what runs there. From
@@ -30,7 +31,8 @@ use crate::wait::Turn;
 /// # }
 /// ```
 pub struct Fleet<S> {
-    shared: Arc<Shared<S>>,
+    members: Arc<Members>,
+    services: PhantomData<fn() -> S>,
 }
 
 /// An endpoint that was picked. Its place is held until it is finished or dropped; dropped, it counts as cancelled.
@@ -129,19 +131,19 @@ impl From<PickError> for Reason {
 
 impl<S> Clone for Fleet<S> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { members: Arc::clone(&self.members), services: PhantomData }
     }
 }
 
 impl<S> fmt::Debug for Fleet<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Fleet").field("pools", &self.shared.core.pools).finish_non_exhaustive()
+        f.debug_struct("Fleet").field("pools", &self.members.core.pools).finish_non_exhaustive()
     }
 }
 
 impl<S: Clone + Send + Sync + 'static> Fleet<S> {
-    pub(crate) const fn new(shared: Arc<Shared<S>>) -> Self {
-        Self { shared }
+    pub(crate) const fn new(members: Arc<Members>) -> Self {
+        Self { members, services: PhantomData }
     }
 
     /// Picks the endpoint with the least work for its power, at once. O(log endpoints).
@@ -175,11 +177,11 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
         let mut redeemer = false;
         while refused == policy::PickError::AtCapacity {
             who.new = false;
-            let Some(turn) = Turn::new(&self.shared.core, who.class, true, deadline, redeemer) else { break };
+            let Some(turn) = Turn::new(&self.members.core, who.class, true, deadline, redeemer) else { break };
             let place = match turn.await {
                 Ok(place) => place,
                 Err(Reason::DeadlineExceeded) => {
-                    self.shared.core.ledger().demand[who.class].shed += 1;
+                    self.members.core.ledger().demand[who.class].shed += 1;
                     return Err(PickError::DeadlineExceeded);
                 }
                 Err(_) => break,
@@ -193,12 +195,12 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
     }
 
     fn take(&self, place: Option<Place>, who: &Who) -> Result<Pick<S>, policy::PickError> {
-        let permit = Permit::pick(&self.shared.core, place, who)?;
+        let permit = Permit::pick(&self.members.core, place, who)?;
         Ok(Pick { service: permit.service(), permit })
     }
 
     fn refusal(&self, class: Class, error: policy::PickError) -> PickError {
-        let mut ledger = self.shared.core.ledger();
+        let mut ledger = self.members.core.ledger();
         ledger.demand[class].shed += 1;
         match error {
             policy::PickError::NoEndpoint => PickError::NoEndpoint,

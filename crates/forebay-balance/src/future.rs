@@ -17,17 +17,18 @@ use tower_service::Service;
 use crate::affinity::PrefixBlocks;
 use crate::capacity::Place;
 use crate::endpoint::EndpointId;
+use crate::members::Members;
 use crate::metrics;
 use crate::permit::{Permit, Who};
 use crate::policy::{PickError, PickReason};
 use crate::redial::RedialPolicy;
-use crate::service::{BalanceBody, Shared};
+use crate::service::BalanceBody;
 use crate::wait::Turn;
 
 /// How often a request that never left may be sent to yet another endpoint.
 const REDIALS: usize = 2;
 
-/// Which endpoint answered. A response extension.
+/// Which endpoint answered. A response extension, unless [`picked`](crate::BalanceBuilder::picked) says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Picked {
@@ -51,7 +52,8 @@ pin_project! {
         // Dropped before the permit: the work is over before its place is free.
         #[pin]
         step: Step<S::Future>,
-        shared: Arc<Shared<S>>,
+        // The endpoints stay for as long as one may be needed.
+        members: Arc<Members>,
         request: Option<Request<B>>,
         who: Who,
         permit: Option<Permit>,
@@ -85,8 +87,8 @@ impl<S, R, B> ResponseFuture<S, R, B>
 where
     S: Service<Request<B>> + Clone + Send + Sync + 'static,
 {
-    pub(crate) fn new(shared: Arc<Shared<S>>, mut request: Request<B>) -> Self {
-        let reserved = Place::of(&shared.core, request.extensions_mut());
+    pub(crate) fn new(members: Arc<Members>, mut request: Request<B>) -> Self {
+        let reserved = Place::of(&members.core, request.extensions_mut());
         let redeemer = reserved.is_some();
         let extensions = request.extensions();
         let deadline = extensions.get::<Deadline>().copied();
@@ -98,10 +100,10 @@ where
             counted: extensions.get::<Counted>().is_none(),
             new: true,
         };
-        let picked = Permit::pick(&shared.core, reserved, &who);
+        let picked = Permit::pick(&members.core, reserved, &who);
         who.new = false;
         let mut future = Self {
-            shared,
+            members,
             request: Some(request),
             who,
             permit: None,
@@ -114,14 +116,14 @@ where
         };
         match picked {
             Ok(permit) => (future.service, future.permit) = (Some(permit.service()), Some(permit)),
-            Err(error) => future.step = refused_or_waiting(&future.shared, error, &future.who, deadline, redeemer),
+            Err(error) => future.step = refused_or_waiting(&future.members, error, &future.who, deadline, redeemer),
         }
         future
     }
 }
 
-fn refused_or_waiting<S, F>(
-    shared: &Shared<S>,
+fn refused_or_waiting<F>(
+    members: &Members,
     error: PickError,
     who: &Who,
     deadline: Option<Deadline>,
@@ -129,7 +131,7 @@ fn refused_or_waiting<S, F>(
 ) -> Step<F> {
     let turn = match error {
         PickError::NoEndpoint => None,
-        PickError::AtCapacity => Turn::new(&shared.core, who.class, who.counted, deadline, redeemer),
+        PickError::AtCapacity => Turn::new(&members.core, who.class, who.counted, deadline, redeemer),
     };
     match turn {
         Some(turn) => Step::Waiting { turn: Box::new(turn) },
@@ -175,14 +177,14 @@ where
                         Err(reason) => break reason,
                     };
                     // Waiting => Readying, or Waiting at the front if the place is not there any more.
-                    match Permit::pick(&this.shared.core, Some(place), this.who) {
+                    match Permit::pick(&this.members.core, Some(place), this.who) {
                         Ok(permit) => {
                             (*this.service, *this.permit) = (Some(permit.service()), Some(permit));
                             this.step.set(Step::Readying);
                         }
                         Err(error) => {
                             let deadline = this.deadline.as_ref().map(|at| Deadline::at(at.deadline().into_std()));
-                            let next = refused_or_waiting(this.shared, error, this.who, deadline, true);
+                            let next = refused_or_waiting(this.members, error, this.who, deadline, true);
                             this.step.set(next);
                         }
                     }
@@ -206,7 +208,7 @@ where
                         }
                         Poll::Pending => {
                             let mut permit = this.permit.take().expect("held until the end");
-                            let timeout = this.shared.ready_timeout;
+                            let timeout = this.members.core.conduct.ready_timeout;
                             let unready = this.unready.get_or_insert_with(|| Box::pin(sleep(timeout)));
                             if unready.as_mut().poll(cx).is_pending() {
                                 *this.permit = Some(permit);
@@ -230,17 +232,20 @@ where
                 StepProj::Running { future } => match ready!(future.poll(cx)) {
                     Ok(response) => {
                         let mut permit = this.permit.take().expect("held until the end");
-                        let outcome = (this.shared.classify)(response.status(), response.headers());
-                        permit.head(response.status(), response.headers(), outcome);
-                        let picked = Picked {
+                        let conduct = &this.members.core.conduct;
+                        let outcome = (conduct.classify)(response.status(), response.headers());
+                        let picked = conduct.picked.then(|| Picked {
                             endpoint: permit.endpoint().clone(),
                             pool: Arc::clone(permit.pool()),
                             reason: permit.reason(),
                             tries: this.tried.len() as u32 + 1,
-                        };
+                        });
+                        permit.head(response.status(), response.headers(), outcome);
                         this.step.set(Step::Done);
                         let mut response = response.map(|body| ResBody::passed(Guarded::new(body, permit)));
-                        response.extensions_mut().insert(picked);
+                        if let Some(picked) = picked {
+                            response.extensions_mut().insert(picked);
+                        }
                         return Poll::Ready(Ok(response));
                     }
                     Err(mut error) => {
@@ -270,7 +275,7 @@ where
         *this.permit = None;
         let who = &*this.who;
         metrics::refused(refused);
-        let mut ledger = this.shared.core.ledger();
+        let mut ledger = this.members.core.ledger();
         if who.counted {
             ledger.demand[who.class].shed += 1;
         }

@@ -6,19 +6,14 @@ use forebay_core::{Demand, DemandSource, Outcome, Places, ReplicaState};
 use crate::capacity::Capacity;
 use crate::endpoint::EndpointId;
 use crate::ledger::{Core, Ledger, now};
+use crate::members::Members;
 use crate::policy::{Check, EndpointState, Heard, Load, New, Slot};
 use crate::probe::Verdict;
-
-/// What a handle can do with a balancer, whatever its services are.
-pub(crate) trait Control: Send + Sync {
-    fn core(&self) -> &Arc<Core>;
-    fn remove(&self, id: &str) -> bool;
-}
 
 /// Watches and changes a running [`Balance`](crate::Balance).
 #[derive(Clone)]
 pub struct BalanceHandle {
-    control: Arc<dyn Control>,
+    members: Arc<Members>,
 }
 
 impl std::fmt::Debug for BalanceHandle {
@@ -80,8 +75,8 @@ pub struct PoolSnapshot {
 }
 
 impl BalanceHandle {
-    pub(crate) const fn new(control: Arc<dyn Control>) -> Self {
-        Self { control }
+    pub(crate) const fn new(members: Arc<Members>) -> Self {
+        Self { members }
     }
 
     #[cfg(feature = "metrics")]
@@ -90,12 +85,12 @@ impl BalanceHandle {
     }
 
     fn core(&self) -> &Arc<Core> {
-        self.control.core()
+        &self.members.core
     }
 
     /// What keeps nothing alive.
-    pub(crate) fn downgrade(&self) -> Weak<dyn Control> {
-        Arc::downgrade(&self.control)
+    pub(crate) fn downgrade(&self) -> Weak<Members> {
+        Arc::downgrade(&self.members)
     }
 
     /// The endpoints now, in the order in which they came; those that are being removed are left out.
@@ -174,7 +169,7 @@ impl BalanceHandle {
 
     /// Removes an endpoint: no new requests, and it is gone when those there are over. False: no such endpoint.
     pub fn remove(&self, id: &str) -> bool {
-        self.control.remove(id)
+        self.members.remove(id)
     }
 
     /// Leaves an endpoint out for `time`, or until it is [cleared](Self::clear). False: no such endpoint.

@@ -5,13 +5,14 @@ use std::time::Instant;
 use forebay_core::{Class, Demand};
 
 use crate::alarm::Alarm;
+use crate::conduct::Conduct;
 use crate::endpoint::EndpointId;
 use crate::members::AnyNode;
 use crate::metrics::{self, Labels};
 use crate::policy::{EjectCause, New, Picker};
 use crate::rate::Rate;
 use crate::sync::{Mutex, MutexGuard};
-use crate::wait::{OnFull, Waiter};
+use crate::wait::Waiter;
 use crate::wakers::Wakers;
 
 /// Now, by the clock that tests can pause.
@@ -24,7 +25,7 @@ pub(crate) fn now() -> Instant {
 pub(crate) struct Core {
     ledger: Mutex<Ledger>,
     pub(crate) wakers: Wakers,
-    pub(crate) on_full: OnFull,
+    pub(crate) conduct: Conduct,
     /// In the order of the picker's.
     pub(crate) pools: Box<[Arc<str>]>,
     pub(crate) labels: Labels,
@@ -47,7 +48,7 @@ pub(crate) struct Ledger {
 }
 
 impl Core {
-    pub(crate) fn new(picker: Picker, pools: Box<[Arc<str>]>, on_full: OnFull) -> Self {
+    pub(crate) fn new(picker: Picker, pools: Box<[Arc<str>]>, conduct: Conduct) -> Self {
         let ledger = Ledger {
             picker,
             nodes: Vec::new(),
@@ -58,7 +59,7 @@ impl Core {
             releases: Rate::default(),
             alarm: Alarm::default(),
         };
-        Self { ledger: Mutex::new(ledger), wakers: Wakers::default(), on_full, pools, labels: Labels::new() }
+        Self { ledger: Mutex::new(ledger), wakers: Wakers::default(), conduct, pools, labels: Labels::new() }
     }
 
     /// Only our own code runs under this lock, so a poisoned one is whole all the same.

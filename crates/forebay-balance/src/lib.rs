@@ -180,6 +180,7 @@ mod builder;
 mod capacity;
 #[cfg(feature = "client")]
 pub mod client;
+mod conduct;
 mod discover;
 mod driver;
 mod endpoint;

@@ -7,6 +7,7 @@ use forebay_core::ConfigError;
 use tokio::sync::watch;
 
 use crate::affinity::rendezvous::id_hash;
+use crate::discover::Change;
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::gpu::GpuTable;
 use crate::ledger::{Core, now};
@@ -50,9 +51,13 @@ pub(crate) struct Members {
 }
 
 impl Drop for Members {
-    /// Nodes and core hold each other; permits that are out hold on to theirs.
+    /// Nodes and core hold each other; permits that are out hold on to theirs, and find no other endpoint any more.
     fn drop(&mut self) {
-        let nodes = std::mem::take(&mut self.core.ledger().nodes);
+        let nodes = self.core.change(|ledger| {
+            let indices: Vec<usize> = ledger.endpoints().map(|(index, _)| index).collect();
+            indices.into_iter().for_each(|index| ledger.picker.remove(index, now()));
+            std::mem::take(&mut ledger.nodes)
+        });
         drop(nodes);
     }
 }
@@ -89,6 +94,21 @@ impl Members {
         drop(old); // foreign code, outside the locks
         self.changed.send_replace(());
         Ok(())
+    }
+
+    /// As discovery says.
+    ///
+    /// # Errors
+    ///
+    /// As [`insert`](Self::insert).
+    pub(crate) fn apply<S: Send + Sync + 'static>(&self, change: Change<S>) -> Result<(), ConfigError> {
+        match change {
+            Change::Insert(endpoint) => self.insert(endpoint),
+            Change::Remove(id) => {
+                self.remove(id.as_str());
+                Ok(())
+            }
+        }
     }
 
     /// Removes an endpoint: no more picks, what is in flight goes on. False: there is none of this name.

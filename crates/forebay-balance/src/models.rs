@@ -12,13 +12,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use forebay_core::{BodyGuard as _, CapacitySignal as _, Class, Outcome, Reservation};
 
 use crate::capacity::{Capacity, Place};
+use crate::conduct::Conduct;
 use crate::endpoint::Endpoint;
 use crate::gpu::GpuTable;
 use crate::ledger::{Core, now};
 use crate::members::Members;
 use crate::permit::{Permit, Who};
 use crate::policy::{Picker, Routes, Settings};
-use crate::wait::{OnFull, Ticket};
+use crate::wait::Ticket;
 
 #[cfg(forebay_loom)]
 use loom::thread;
@@ -38,7 +39,7 @@ impl Wake for Count {
 /// One endpoint with so many places; it goes with the first.
 fn house(places: u32) -> (Members, Arc<Core>) {
     let picker = Picker::new(Settings::default(), Routes::to_one_pool(), 1, 7, now());
-    let core = Arc::new(Core::new(picker, ["default".into()].into(), OnFull::default()));
+    let core = Arc::new(Core::new(picker, ["default".into()].into(), Conduct::default()));
     let members = Members::new(Arc::clone(&core), GpuTable::default(), false, false);
     members.insert(Endpoint::with_service("a", ()).max_concurrency(places)).expect("valid");
     (members, core)

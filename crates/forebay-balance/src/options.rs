@@ -1,31 +1,24 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
-use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
-use forebay_core::{Class, ConfigError, Outcome};
-use http::{HeaderMap, StatusCode};
+use forebay_core::{Class, ConfigError};
 
+use crate::conduct::Conduct;
 use crate::endpoint::{DEFAULT_POOL, Endpoint};
 use crate::gpu::GpuTable;
 use crate::ledger::{Core, now};
 use crate::members::{Members, check};
 use crate::policy::{Guest, Picker, Route, Routes, Settings};
-use crate::service::{Balance, Shared};
+use crate::service::Balance;
 use crate::wait::OnFull;
-
-/// What an answer says about its endpoint.
-pub(crate) type Classify = Arc<dyn Fn(StatusCode, &HeaderMap) -> Outcome + Send + Sync>;
 
 /// All that does not depend on the service.
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) settings: Settings,
-    pub(crate) on_full: OnFull,
-    pub(crate) ready_timeout: Duration,
+    pub(crate) conduct: Conduct,
     pub(crate) gpus: GpuTable,
-    pub(crate) classify: Classify,
     pub(crate) routes: Vec<(Class, Vec<Arc<str>>)>,
     pub(crate) borrows: Vec<Borrow>,
     /// Endpoints get nothing before a health check has succeeded.
@@ -47,10 +40,8 @@ impl Options {
     pub(crate) fn new() -> Self {
         Self {
             settings: Settings::default(),
-            on_full: OnFull::default(),
-            ready_timeout: Duration::from_secs(1),
+            conduct: Conduct::default(),
             gpus: GpuTable::seed(),
-            classify: Arc::new(|status, _| Outcome::of_status(status)),
             routes: Vec::new(),
             borrows: Vec::new(),
             checked: false,
@@ -75,18 +66,16 @@ impl Options {
         ConfigError::check(problems)?;
         let seed = RandomState::new().hash_one(0);
         let picker = Picker::new(self.settings, routes, pools.len(), seed, now());
-        let core = Arc::new(Core::new(picker, pools.into(), self.on_full));
-        let members = Members::new(Arc::clone(&core), self.gpus, self.checked, self.probed);
+        let core = Arc::new(Core::new(picker, pools.into(), self.conduct));
+        let members = Members::new(core, self.gpus, self.checked, self.probed);
         for endpoint in endpoints {
             members.insert(endpoint)?;
         }
-        let shared =
-            Shared { members, core, ready_timeout: self.ready_timeout, classify: self.classify, services: PhantomData };
-        Ok(Balance::of(Arc::new(shared)))
+        Ok(Balance::of(Arc::new(members)))
     }
 
     fn check(&self, problems: &mut Vec<String>) {
-        if self.ready_timeout.is_zero() {
+        if self.conduct.ready_timeout.is_zero() {
             problems.push("ready_timeout is 0: more than 0".to_owned());
         }
         let panic = self.settings.panic_threshold;
@@ -99,7 +88,7 @@ impl Options {
         if let Some(slow_start) = &self.settings.slow_start {
             slow_start.check(problems);
         }
-        if let OnFull::Wait { len, timeout } = self.on_full
+        if let OnFull::Wait { len, timeout } = self.conduct.on_full
             && (len == 0 || timeout.is_zero())
         {
             problems.push(format!("on_full waits with len {len}, timeout {timeout:?}: more than 0, or OnFull::Reject"));

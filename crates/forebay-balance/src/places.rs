@@ -8,7 +8,8 @@ use forebay_core::{CapacitySignal as _, Class, Places, Subscription};
 use tokio::time::{Instant, sleep};
 
 use crate::capacity::Capacity;
-use crate::handle::{BalanceHandle, Control};
+use crate::handle::BalanceHandle;
+use crate::members::Members;
 
 /// How long it takes at most until a place that was taken is seen: picks wake nobody, as they are many.
 const LOOK: Duration = Duration::from_millis(100);
@@ -44,7 +45,7 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub struct PlacesWatch {
     /// It keeps no balancer alive.
-    control: Weak<dyn Control>,
+    members: Weak<Members>,
     class: Option<Class>,
     seen: Option<Places>,
 }
@@ -59,7 +60,7 @@ impl BalanceHandle {
     /// Follows the places of a class, those in the pools of its route; with `None`, of all pools together.
     #[must_use]
     pub fn watch_places(&self, class: impl Into<Option<Class>>) -> PlacesWatch {
-        let mut watch = PlacesWatch { control: self.downgrade(), class: class.into(), seen: None };
+        let mut watch = PlacesWatch { members: self.downgrade(), class: class.into(), seen: None };
         watch.now();
         watch
     }
@@ -107,6 +108,6 @@ impl PlacesWatch {
     }
 
     fn capacity(&self) -> Option<Capacity> {
-        Some(Capacity { core: Arc::clone(self.control.upgrade()?.core()) })
+        Some(Capacity { core: Arc::clone(&self.members.upgrade()?.core) })
     }
 }

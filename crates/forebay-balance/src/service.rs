@@ -2,7 +2,6 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::{ConfigError, Guarded, ResBody};
@@ -11,14 +10,11 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::builder::BalanceBuilder;
-use crate::discover::Change;
 use crate::endpoint::Endpoint;
 use crate::fleet::Fleet;
 use crate::future::ResponseFuture;
-use crate::handle::{BalanceHandle, Control};
-use crate::ledger::Core;
+use crate::handle::BalanceHandle;
 use crate::members::Members;
-use crate::options::Classify;
 use crate::permit::Permit;
 use crate::redial::{NoRedial, RedialMode, RedialPolicy};
 
@@ -27,49 +23,19 @@ pub type BalanceBody<R> = ResBody<Guarded<R, Permit>>;
 
 /// Sends each request to the endpoint with the least work for its power; see the [crate] page.
 pub struct Balance<S, R = NoRedial> {
-    pub(crate) shared: Arc<Shared<S>>,
-    redial: PhantomData<fn() -> R>,
-}
-
-pub(crate) struct Shared<S> {
-    pub(crate) members: Members,
-    pub(crate) core: Arc<Core>,
-    pub(crate) ready_timeout: Duration,
-    pub(crate) classify: Classify,
-    pub(crate) services: PhantomData<fn() -> S>,
-}
-
-impl<S: Send + Sync + 'static> Shared<S> {
-    pub(crate) fn apply(&self, change: Change<S>) -> Result<(), ConfigError> {
-        match change {
-            Change::Insert(endpoint) => self.members.insert(endpoint),
-            Change::Remove(id) => {
-                self.members.remove(id.as_str());
-                Ok(())
-            }
-        }
-    }
-}
-
-impl<S> Control for Shared<S> {
-    fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
-
-    fn remove(&self, id: &str) -> bool {
-        self.members.remove(id)
-    }
+    pub(crate) members: Arc<Members>,
+    kind: PhantomData<fn() -> (S, R)>,
 }
 
 impl<S, R> Clone for Balance<S, R> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), redial: PhantomData }
+        Self { members: Arc::clone(&self.members), kind: PhantomData }
     }
 }
 
 impl<S, R> fmt::Debug for Balance<S, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ids: Vec<_> = self.shared.core.ledger().endpoints().map(|(_, node)| node.id.clone()).collect();
+        let ids: Vec<_> = self.members.core.ledger().endpoints().map(|(_, node)| node.id.clone()).collect();
         f.debug_struct("Balance").field("endpoints", &ids).finish_non_exhaustive()
     }
 }
@@ -89,8 +55,8 @@ impl<S, R: RedialMode> Balance<S, R> {
 }
 
 impl<S, R> Balance<S, R> {
-    pub(crate) const fn of(shared: Arc<Shared<S>>) -> Self {
-        Self { shared, redial: PhantomData }
+    pub(crate) const fn of(members: Arc<Members>) -> Self {
+        Self { members, kind: PhantomData }
     }
 
     /// The same endpoints and counts for work that is no HTTP request.
@@ -99,16 +65,13 @@ impl<S, R> Balance<S, R> {
     where
         S: Clone + Send + Sync + 'static,
     {
-        Fleet::new(Arc::clone(&self.shared))
+        Fleet::new(Arc::clone(&self.members))
     }
 
     /// A handle to watch and change it.
     #[must_use]
-    pub fn handle(&self) -> BalanceHandle
-    where
-        S: Send + Sync + 'static,
-    {
-        BalanceHandle::new(Arc::clone(&self.shared) as Arc<dyn Control>)
+    pub fn handle(&self) -> BalanceHandle {
+        BalanceHandle::new(Arc::clone(&self.members))
     }
 
     /// Adds an endpoint, or changes the one of its name in place: its counters, and what is in flight there, stay. An
@@ -121,13 +84,13 @@ impl<S, R> Balance<S, R> {
     where
         S: Send + Sync + 'static,
     {
-        self.shared.members.insert(endpoint)
+        self.members.insert(endpoint)
     }
 
     /// Removes an endpoint: it gets no more requests, and is gone when those that it has are over. False: there is none
     /// of this name.
     pub fn remove(&self, id: &str) -> bool {
-        self.shared.members.remove(id)
+        self.members.remove(id)
     }
 
     /// Makes the endpoints those of the list: new ones come in, those of a known name are changed in place, all others
@@ -140,7 +103,7 @@ impl<S, R> Balance<S, R> {
     where
         S: Send + Sync + 'static,
     {
-        self.shared.members.replace(endpoints.into_iter().collect())
+        self.members.replace(endpoints.into_iter().collect())
     }
 }
 
@@ -160,6 +123,6 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        ResponseFuture::new(Arc::clone(&self.shared), request)
+        ResponseFuture::new(Arc::clone(&self.members), request)
     }
 }

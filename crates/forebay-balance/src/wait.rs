@@ -149,7 +149,7 @@ impl Turn {
         deadline: Option<Deadline>,
         redeemer: bool,
     ) -> Option<Self> {
-        let OnFull::Wait { len, timeout } = core.on_full else { return None };
+        let OnFull::Wait { len, timeout } = core.conduct.on_full else { return None };
         let since = Instant::now();
         let patience = since + timeout;
         let deadline = deadline.map(|deadline| Instant::from_std(deadline.instant())).filter(|at| *at < patience);

@@ -26,9 +26,10 @@ use crate::endpoint::Endpoint;
 use crate::future::ResponseFuture;
 use crate::handle::BalanceHandle;
 use crate::health::HttpCheck;
+use crate::members::Members;
 use crate::probe::MetricsProbe;
 use crate::redial::Redial;
-use crate::service::{Balance, BalanceBody, Shared};
+use crate::service::{Balance, BalanceBody};
 
 type Inner = Balance<HttpEndpoint, Redial>;
 
@@ -113,8 +114,8 @@ impl BalanceBuilder<HttpUrl, Http> {
         }
         let endpoints = resolve(self.endpoints, connect_timeout, &mut problems);
         let inner: Inner = self.options.build(endpoints, !self.sources.is_empty(), problems)?;
-        let apply = move |shared: &Shared<HttpEndpoint>, change| {
-            shared.apply(match change {
+        let apply = move |members: &Members, change| {
+            members.apply(match change {
                 Change::Insert(endpoint) => {
                     let endpoint = Endpoint::<HttpUrl>::resolve(endpoint, connect_timeout);
                     Change::Insert(endpoint.map_err(|problem| ConfigError::new(vec![problem]))?)
@@ -122,10 +123,10 @@ impl BalanceBuilder<HttpUrl, Http> {
                 Change::Remove(id) => Change::Remove(id),
             })
         };
-        let job = |source| -> Job { Box::pin(follow(source, Arc::downgrade(&inner.shared), apply)) };
+        let job = |source| -> Job { Box::pin(follow(source, Arc::downgrade(&inner.members), apply)) };
         let sources = self.sources.into_iter().map(job).collect();
         let watch = watch.is_set().then(|| -> WatchEndpoint { Box::new(move |index, node| watch.jobs(index, node)) });
-        let (driver, handle) = (Driver::new(&inner.shared.members, sources, watch), inner.handle());
+        let (driver, handle) = (Driver::new(&inner.members, sources, watch), inner.handle());
         Ok((HttpBalance { inner, connect_timeout }, handle, driver))
     }
 }
