@@ -231,17 +231,18 @@ where
                 }
                 StepProj::Running { future } => match ready!(future.poll(cx)) {
                     Ok(response) => {
-                        let mut permit = this.permit.take().expect("held until the end");
                         let conduct = &this.members.core.conduct;
                         let outcome = (conduct.classify)(response.status(), response.headers());
+                        let permit = this.permit.as_mut().expect("held until the end");
+                        permit.head(response.status(), response.headers(), outcome);
                         let picked = conduct.picked.then(|| Picked {
                             endpoint: permit.endpoint().clone(),
                             pool: Arc::clone(permit.pool()),
                             reason: permit.reason(),
                             tries: this.tried.len() as u32 + 1,
                         });
-                        permit.head(response.status(), response.headers(), outcome);
                         this.step.set(Step::Done);
+                        let permit = this.permit.take().expect("it is there");
                         let mut response = response.map(|body| ResBody::passed(Guarded::new(body, permit)));
                         if let Some(picked) = picked {
                             response.extensions_mut().insert(picked);
