@@ -178,6 +178,25 @@ async fn r17_what_a_server_says_runs_there_keeps_requests_away() {
 }
 
 #[tokio::test]
+async fn an_exporter_that_hangs_makes_no_other_page_late() {
+    let (url, load) = server().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port"); // it accepts, and says nothing
+    let at = format!("http://{}", silent.local_addr().expect("bound"));
+    let (_balance, handle) = Balance::http()
+        .endpoint(Endpoint::new(&url))
+        .probe(MetricsProbe::dcgm(at, "/metrics").timeout(LONG))
+        .probe(MetricsProbe::vllm("/metrics").interval(Duration::from_millis(5)))
+        .build_with_handle()
+        .expect("valid");
+    for running in [7, 3, 5] {
+        load.running.store(running, SeqCst);
+        let as_said = f64::from(running + 2);
+        let wait = until(&handle, |first| (first.load - as_said).abs() < 0.01);
+        timeout(LONG / 2, wait).await.expect("long before the exporter is given up");
+    }
+}
+
+#[tokio::test]
 async fn r30_a_full_kv_cache_closes_and_frees_again() {
     let (url, load) = server().await;
     let (second, _) = server().await;

@@ -77,7 +77,7 @@ pub(crate) struct Slot {
     /// Of probes, 0 to 1.
     pub(super) factor: f32,
     pub(super) closed: Option<CloseCause>,
-    /// When a probe was answered last.
+    /// When it last said what it has to do.
     pub(crate) heard: Option<Instant>,
     /// How long what the probes said holds.
     pub(super) judged_until: Option<Instant>,

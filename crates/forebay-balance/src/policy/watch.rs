@@ -74,7 +74,9 @@ impl Picker {
                 (Load::Unknown, Foreign::Reported { .. }) => Foreign::Unknown,
                 (Load::Unknown | Load::Unsaid, foreign) => foreign,
             };
-            slot.heard = Some(now);
+            if matches!(heard.load, Load::Requests { .. }) {
+                slot.heard = Some(now);
+            }
             slot.judged_until = Some(until);
             match heard.verdict {
                 Verdict::Factor(factor) => {
