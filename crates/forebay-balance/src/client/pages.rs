@@ -21,12 +21,14 @@ pub(super) struct Source {
     /// `Some(None)`: its address cannot be used.
     target: Option<Option<HttpEndpoint>>,
     rules: Vec<Box<dyn Rule>>,
+    /// The last page said nothing that is known.
+    empty: bool,
 }
 
 impl Source {
     pub(super) fn new(probe: MetricsProbe) -> Self {
         let rules = (probe.rules)();
-        Self { probe, target: None, rules }
+        Self { probe, target: None, rules, empty: false }
     }
 
     pub(super) fn clear(&mut self) {
@@ -49,7 +51,19 @@ impl Source {
         });
         let target = target.clone()?;
         match timeout(self.probe.timeout, fetch(&self.probe, target)).await {
-            Ok(Ok(report)) => return Some(report),
+            Ok(Ok(report)) => {
+                let empty = report == LoadReport::default();
+                if empty && !self.empty {
+                    let (path, rows) = (&self.probe.path, endpoint.rows());
+                    tracing::warn!(
+                        path,
+                        ?rows,
+                        "a metrics page has no row that is known and selected: it says nothing"
+                    );
+                }
+                self.empty = empty;
+                return Some(report);
+            }
             Ok(Err(error)) => {
                 metrics::probe_failed("error");
                 tracing::debug!(%error, path = self.probe.path, "a probe failed");
