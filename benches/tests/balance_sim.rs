@@ -102,7 +102,7 @@ fn twelve_gateways_with_fresh_probes_are_nearly_as_good_as_one() {
     let (one, blind, fresh, stale) = (mean(1, None), mean(12, None), mean(12, Some(5)), mean(12, Some(500)));
     assert!(fresh <= 1.06 * one, "{fresh} over {one}");
     assert!(blind > fresh, "{blind} without probes, {fresh} with them");
-    assert!(stale < 1.02 * blind, "nobody herds on what was idle five service times ago: {stale}");
+    assert!(stale < blind, "nobody herds on what was idle five service times ago: {stale}");
 }
 
 #[test]

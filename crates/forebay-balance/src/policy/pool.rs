@@ -59,6 +59,9 @@ const FIRST_MEAN: Duration = Duration::from_secs(1);
 const LEAST_MEAN: f64 = 0.01;
 const LARGEST_MEAN: f64 = 30.0;
 
+/// For how many mean service times, times the gateways, something must stay the same to last.
+const LASTING: f64 = 8.0;
+
 /// More gateways than these are not assumed.
 const MOST_GATEWAYS: f64 = 16.0;
 
@@ -243,17 +246,18 @@ impl Pool {
         u64::try_from(share).unwrap_or(u64::MAX).min(u64::from(u32::MAX))
     }
 
-    /// How much of what an endpoint says it has above its share is believed when it is asked so often, 0 to 1.
+    /// How much of what an endpoint says it has above its share is believed when it is asked so often: the part by which
+    /// that moves what is taken to last, and the part that counts of what is passing. 0 to 1.
     ///
     /// What it says is old by up to `every`, and all gateways hear it: the more requests they send until it is asked
     /// again, the more of them would go to the same endpoint. That is `every` over the mean service time of all that is in
     /// flight, of which ours are one part in `gateways`, if others are like us. In simulations of 3 and 12 gateways that
-    /// ask every 0.05 to 5 mean service times this is never worse than not to ask, where full belief is up to five times
-    /// worse.
-    pub(super) fn trust(&self, every: Duration) -> f64 {
+    /// ask every 0.05 to 5 mean service times this is never much worse than not to ask, where full belief is up to five
+    /// times worse. What stays the same for longer than all of them need to react is no fluke, and counts in full.
+    pub(super) fn trust(&self, every: Duration) -> (f64, f64) {
         let gateways = ((self.own + self.reported) as f64 / self.own.max(1) as f64).clamp(1.0, MOST_GATEWAYS);
-        let mean = self.mean().as_secs_f64();
-        mean / (mean + every.as_secs_f64() * gateways)
+        let (mean, every) = (self.mean().as_secs_f64(), every.as_secs_f64());
+        (every / (every + LASTING * mean * gateways), mean / (mean + every * gateways))
     }
 
     /// Whether health should be ignored: more than half of the weight is gone and what is left could be overrun, or

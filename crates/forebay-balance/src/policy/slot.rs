@@ -67,6 +67,8 @@ pub(crate) struct Slot {
     pub(super) foreign_units: u64,
     /// How much more of others' requests it has than its share, in 1/256 requests; only that makes a difference.
     pub(super) surplus: i64,
+    /// What of that stays from answer to answer.
+    pub(super) lasting_surplus: f64,
     pub(super) ghosts: Ghosts,
     pub(super) check: Check,
     pub(super) record: Record,
@@ -108,6 +110,7 @@ impl Slot {
             foreign: Foreign::Unasked,
             foreign_units: 0,
             surplus: 0,
+            lasting_surplus: 0.0,
             ghosts: Ghosts::new(),
             check: Check::Unchecked,
             record: Record::new(),
@@ -200,8 +203,8 @@ impl Slot {
     pub(super) fn derive(&mut self, panic: bool, now: Instant) {
         self.bind(panic);
         match self.foreign {
-            Foreign::Unasked => (self.foreign_units, self.surplus) = (0, 0),
-            Foreign::Unknown => self.surplus = 0, // it has its share
+            Foreign::Unasked => (self.foreign_units, self.surplus, self.lasting_surplus) = (0, 0, 0.0),
+            Foreign::Unknown => (self.surplus, self.lasting_surplus) = (0, 0.0), // it has its share
             Foreign::Reported { requests, .. } => self.foreign_units = u64::from(requests) * u64::from(UNIT),
         }
         let starting = self.starting.map_or(1.0, |starting| starting.factor(now));

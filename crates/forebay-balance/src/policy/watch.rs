@@ -91,8 +91,12 @@ impl Picker {
             let pool = &self.pools[slot.pool];
             let every = before.map_or(Duration::ZERO, |before| now.saturating_duration_since(before));
             let surplus = f64::from(reported) * f64::from(UNIT) - pool.foreign_share(slot.base) as f64;
-            let surplus = (surplus * pool.trust(every)) as i64;
-            self.change(index, now, |slot| slot.surplus = surplus);
+            let (lasting, passing) = pool.trust(every);
+            let mean = slot.lasting_surplus + lasting * (surplus - slot.lasting_surplus);
+            self.change(index, now, |slot| {
+                slot.lasting_surplus = mean;
+                slot.surplus = (mean + passing * (surplus - mean)) as i64;
+            });
         }
         self.spread_foreign(self.slots[index].pool, now);
     }
