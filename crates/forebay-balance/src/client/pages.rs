@@ -148,15 +148,13 @@ impl Pages {
     ) -> Heard {
         let mut pages = self.lock();
         pages[page].said = Some(Said { at: now, verdict, counts: requests.is_some() });
-        let counted = |exporters: bool| {
-            let others = pages.iter().enumerate().filter(|(other, of)| *other != page && of.exporter <= exporters);
-            others.into_iter().any(|(_, other)| other.left(now).is_some() && other.said.is_some_and(|said| said.counts))
-        };
+        let others = || pages.iter().enumerate().filter(|(other, _)| *other != page).map(|(_, other)| other);
+        let counts = |other: &Page| other.left(now).is_some() && other.said.is_some_and(|said| said.counts);
         let load = match requests {
             // A server knows better than an exporter beside it, which only sees processes.
-            Some(_) if pages[page].exporter && counted(false) => Load::Unsaid,
+            Some(_) if pages[page].exporter && others().any(|other| !other.exporter && counts(other)) => Load::Unsaid,
             Some(requests) => Load::Requests { requests, own_sent },
-            None if pages[page].exporter || counted(true) => Load::Unsaid,
+            None if pages[page].exporter || others().any(counts) => Load::Unsaid,
             None => Load::Unknown,
         };
         let verdict = pages.iter().map(|page| page.verdict(now)).fold(Verdict::Factor(1.0), Verdict::and);

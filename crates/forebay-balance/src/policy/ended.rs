@@ -119,6 +119,7 @@ impl Picker {
         let stretch = self.random();
         if let Some(cause) = cause {
             self.ejected[cause as usize] += 1;
+            self.prefixes.remove(index); // what broke down has an empty cache when it is back
         }
         self.change(index, now, |slot| {
             if let Some(until) = ghost {

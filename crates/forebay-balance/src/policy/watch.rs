@@ -49,6 +49,9 @@ impl Picker {
         };
         let comes = matches!(next, Check::Up { .. }) && !matches!(self.slots[index].check, Check::Up { .. });
         if next != self.slots[index].check {
+            if matches!(next, Check::Down { .. }) {
+                self.prefixes.remove(index); // it is likely restarted before it is back
+            }
             self.change(index, now, |slot| {
                 slot.check = next;
                 if comes {
@@ -61,6 +64,9 @@ impl Picker {
     /// Somebody else knows whether it is well.
     pub(crate) fn set_health(&mut self, index: usize, healthy: bool, now: Instant) {
         let check = if healthy { Check::Up { failed: 0 } } else { Check::Down { passed: 0 } };
+        if !healthy {
+            self.prefixes.remove(index);
+        }
         self.change(index, now, |slot| slot.check = check);
     }
 

@@ -168,3 +168,22 @@ fn r41_what_an_endpoint_was_sent_is_forgotten_with_it() {
     assert_eq!(next, first.index, "its number is another's now");
     assert_eq!(picker.prefixes.matches(&[1, 2, 3]).blocks(next), 0);
 }
+
+#[test]
+fn r41_an_endpoint_that_is_ejected_or_down_is_not_taken_to_have_a_cache() {
+    let (mut picker, now) = named();
+    let first = sent(&mut picker, &[1, 2, 3], now);
+    end(&mut picker, &first, Outcome::Success, now, now);
+    for _ in 0..5 {
+        let failed = sent(&mut picker, &[1, 2, 3], now);
+        assert_eq!(failed.index, first.index, "it has the prompt");
+        end(&mut picker, &failed, Outcome::Error, now, now + Duration::from_secs(2)); // no ghost, as it took so long
+    }
+    assert_eq!(picker.slots[first.index].state(), EndpointState::Ejected);
+    assert_eq!(picker.prefixes.matches(&[1, 2, 3]).blocks(first.index), 0);
+    let second = sent(&mut picker, &[1, 2, 3], now);
+    assert!(second.index != first.index && picker.prefixes.matches(&[1, 2, 3]).blocks(second.index) == 3);
+    picker.set_health(second.index, true, now);
+    picker.checked(second.index, false, 1, 1, now);
+    assert_eq!(picker.prefixes.matches(&[1, 2, 3]).blocks(second.index), 0);
+}
