@@ -71,7 +71,8 @@ async fn r6_a_tonic_channel_is_an_endpoint_and_calls_count_to_the_end_of_their_s
     let in_flight = |handle: &BalanceHandle| counts(handle).iter().map(|(now, ..)| *now).collect::<Vec<_>>();
     assert_eq!(in_flight(&handle), [2, 1], "a stream counts while it streams");
     let refused = client.check(models()).await.expect_err("all are full");
-    assert!(refused.code() == Code::Internal && refused.message().contains("429"), "{refused:?}");
+    assert!(refused.code() == Code::ResourceExhausted && refused.message().starts_with("at-capacity"), "{refused:?}");
+    assert!(refused.metadata().contains_key("grpc-retry-pushback-ms"), "{refused:?}");
     assert_eq!(in_flight(&handle), [2, 1]);
 
     // One is left by its client, the others are ended by their servers.

@@ -148,6 +148,13 @@ async fn tonic_takes_the_layer_as_it_is() {
     let mut hurried = tonic::Request::new(ask());
     hurried.set_timeout(Duration::from_millis(50));
     assert!(client.check(hurried).await.is_err());
+    // Who does not find a place is refused in gRPC, not in HTTP.
+    handle.update_class(Class::P3, |class| class.queue = QueueLength::Fixed(0)).expect("a legal change");
+    let refused = client.check(ask()).await.expect_err("there is no queue");
+    assert!(refused.code() == tonic::Code::ResourceExhausted, "{refused:?}");
+    assert!(refused.message().starts_with("queue-full: "), "{refused:?}");
+    assert!(refused.metadata().contains_key("grpc-retry-pushback-ms"), "{refused:?}");
+    handle.update_class(Class::P3, |class| class.queue = QueueLength::Fixed(1000)).expect("a legal change");
     drop(watch);
     until("the stream is gone", || handle.snapshot().classes[3].in_flight == 0).await;
     assert_eq!(client.check(ask()).await.expect("an answer").into_inner().status(), answer.status());

@@ -54,7 +54,7 @@ where
 
 /// A refusal stays in the offered load, an early answer leaves it.
 fn read_head<R>(ticket: &mut Ticket, response: &Response<R>) {
-    ticket.head(Outcome::of_status(response.status()));
+    ticket.head(Outcome::of_head(response.status(), response.headers()));
     if let Some(rejection) = response.extensions().get::<Rejection>() {
         ticket.refuse(rejection.reason);
     } else if is_cache_hit(response.headers()) {

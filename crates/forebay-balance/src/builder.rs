@@ -148,7 +148,7 @@ impl<S, R> BalanceBuilder<S, R> {
         self
     }
 
-    /// What an answer says about its endpoint, by status and header fields. Default [`Outcome::of_status`].
+    /// What an answer says about its endpoint, by status and header fields. Default [`Outcome::of_head`].
     pub fn classify(mut self, classify: impl Fn(StatusCode, &HeaderMap) -> Outcome + Send + Sync + 'static) -> Self {
         self.options.conduct.classify = Arc::new(classify);
         self

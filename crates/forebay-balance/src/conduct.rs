@@ -26,7 +26,7 @@ impl Default for Conduct {
         Self {
             on_full: OnFull::default(),
             ready_timeout: Duration::from_secs(1),
-            classify: Arc::new(|status, _| Outcome::of_status(status)),
+            classify: Arc::new(Outcome::of_head),
             picked: true,
         }
     }

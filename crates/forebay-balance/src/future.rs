@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use forebay_core::{AffinityKey, Class, Counted, Deadline, Guarded, Reason, Rejection, ResBody};
+use forebay_core::{AffinityKey, Class, Counted, Deadline, Guarded, Protocol, Reason, Rejection, ResBody};
 use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -56,6 +56,7 @@ pin_project! {
         members: Arc<Members>,
         request: Option<Request<B>>,
         who: Who,
+        protocol: Protocol,
         permit: Option<Permit>,
         tried: Vec<usize>,
         // Boxed, as most requests have none of these.
@@ -90,6 +91,7 @@ where
     pub(crate) fn new(members: Arc<Members>, mut request: Request<B>) -> Self {
         let reserved = Place::of(&members.core, request.extensions_mut());
         let redeemer = reserved.is_some();
+        let protocol = Protocol::of(request.headers());
         let extensions = request.extensions();
         let deadline = extensions.get::<Deadline>().copied();
         let mut who = Who {
@@ -106,6 +108,7 @@ where
             members,
             request: Some(request),
             who,
+            protocol,
             permit: None,
             tried: Vec::new(),
             deadline: deadline.map(|deadline| Box::pin(sleep_until(Instant::from_std(deadline.instant())))),
@@ -284,6 +287,6 @@ where
         drop(ledger);
         let mut rejection = Rejection::new(refused).retry_after(retry_after);
         rejection.class = who.counted.then_some(who.class);
-        Poll::Ready(Ok(rejection.into_response().map(ResBody::answer)))
+        Poll::Ready(Ok(rejection.into_response_for(*this.protocol).map(ResBody::answer)))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use forebay_balance::{Balance, BalanceHandle, Endpoint, EndpointState, OnFull, Picked, Redial, Undispatched};
 use forebay_core::testing::{Scripted, Seen, Spy, Step, cut_after};
 use forebay_core::{Class, Counted, Deadline, DemandSource as _, Reason, Rejection};
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tower::{Service, ServiceExt as _, service_fn};
 
@@ -48,6 +48,14 @@ impl Service<Request<()>> for Backend {
                 "breaks" => return Err(Failed(None)),
                 "busy" => *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
                 "silent" => std::future::pending().await,
+                "grpc-head" => drop(response.headers_mut().insert("grpc-status", HeaderValue::from_static("13"))),
+                "grpc-end" => {
+                    let end = HeaderMap::from_iter([(
+                        HeaderName::from_static("grpc-status"),
+                        HeaderValue::from_static("14"),
+                    )]);
+                    *response.body_mut() = Scripted::new([Step::Data("a".into()), Step::Trailers(end)]);
+                }
                 _ => {}
             }
             Ok(response)
@@ -273,4 +281,16 @@ fn every_problem_is_named_at_once() {
     assert_eq!(error.problems().len(), 3, "{error}");
     let none = Balance::<Backend>::builder().build().map(|balance: Balance<_>| balance).expect_err("no endpoints");
     assert!(none.to_string().contains("endpoints is empty"));
+}
+
+#[tokio::test]
+async fn a_grpc_error_is_none_of_its_endpoints_successes() {
+    let (balance, handle, _) = fleet(&[("grpc-head", 1, None), ("grpc-end", 1, None)]);
+    for _ in 0..2 {
+        let response = balance.clone().oneshot(Request::new(())).await.expect("an answer");
+        assert_eq!(response.status(), StatusCode::OK);
+        response.into_body().collect().await.expect("a whole body");
+    }
+    let ended: Vec<_> = handle.snapshot().iter().map(|one| (one.success, one.overload, one.error)).collect();
+    assert_eq!(ended, [(0, 0, 1), (0, 1, 0)], "in the head, and in the trailers");
 }

@@ -59,6 +59,9 @@
 //! assert_eq!(response.extensions().get::<Rejection>().unwrap().reason, Reason::QueueFull);
 //! ```
 //!
+//! A gRPC client would read no more of that than that something is wrong: [`Rejection::into_response_for`] gives each caller
+//! what its [`Protocol`] calls for.
+//!
 //! # Features
 //!
 //! | feature | adds |
@@ -75,6 +78,7 @@ mod head;
 mod outcome;
 mod overflow;
 mod principal;
+mod protocol;
 mod raise;
 mod reason;
 mod rejection;
@@ -91,6 +95,7 @@ pub use head::{AffinityKey, RequestHead};
 pub use outcome::Outcome;
 pub use overflow::{NoOverflow, Offloaded, Overflow};
 pub use principal::Principal;
+pub use protocol::Protocol;
 pub use raise::Raise;
 pub use reason::Reason;
 pub use rejection::Rejection;

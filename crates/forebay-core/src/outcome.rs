@@ -1,13 +1,15 @@
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
+
+use crate::protocol;
 
 /// How an exchange ended, as seen by whoever counts, balances or limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// It was answered; a client's own error (4xx) is a success of the server.
     Success,
-    /// The server said that it is busy: 429, 503 or 529.
+    /// The server said that it is busy: 429, 503 or 529; gRPC's `RESOURCE_EXHAUSTED` or `UNAVAILABLE`.
     Overload,
-    /// Another 5xx, or a broken connection or body.
+    /// Another 5xx, or a broken connection or body; gRPC's `UNKNOWN`, `INTERNAL` or `DATA_LOSS`.
     Error,
     /// Nobody waited for the end.
     Cancelled,
@@ -22,6 +24,21 @@ impl Outcome {
             500.. => Self::Error,
             _ => Self::Success,
         }
+    }
+
+    /// What a response head says, by its status and by the `grpc-status` that a gRPC error without a body has there.
+    #[must_use]
+    pub fn of_head(status: StatusCode, headers: &HeaderMap) -> Self {
+        match Self::of_status(status) {
+            Self::Success => protocol::outcome(headers).unwrap_or(Self::Success),
+            worse => worse,
+        }
+    }
+
+    /// What the end of a body says, by the `grpc-status` in its trailers; without one it has ended well.
+    #[must_use]
+    pub fn of_trailers(trailers: &HeaderMap) -> Self {
+        protocol::outcome(trailers).unwrap_or(Self::Success)
     }
 
     /// The lower-case name: for metric labels and log fields.
@@ -46,5 +63,15 @@ mod tests {
         assert_eq!([200, 304, 404, 499].map(of), [Outcome::Success; 4]);
         assert_eq!([429, 503, 529].map(of), [Outcome::Overload; 3]);
         assert_eq!([500, 502, 504, 599].map(of), [Outcome::Error; 4]);
+    }
+
+    #[test]
+    fn grpc_says_in_a_field_what_its_status_does_not() {
+        let busy = HeaderMap::from_iter([(protocol::STATUS.clone(), http::HeaderValue::from_static("14"))]);
+        assert_eq!(Outcome::of_head(StatusCode::OK, &busy), Outcome::Overload);
+        assert_eq!(Outcome::of_head(StatusCode::BAD_GATEWAY, &busy), Outcome::Error, "the status is worse");
+        assert_eq!(Outcome::of_head(StatusCode::OK, &HeaderMap::new()), Outcome::Success);
+        assert_eq!(Outcome::of_trailers(&busy), Outcome::Overload);
+        assert_eq!(Outcome::of_trailers(&HeaderMap::new()), Outcome::Success);
     }
 }

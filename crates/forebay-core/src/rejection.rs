@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 
-use crate::{Class, Reason};
+use crate::protocol::{self, GRPC, MESSAGE, PUSHBACK, STATUS};
+use crate::{Class, Protocol, Reason};
 
 /// A refusal: why, for whom, how long it waited, and when to come back.
 ///
-/// [`into_response`](Self::into_response) renders it as RFC 9457 `application/problem+json` and leaves it in the response
-/// extensions. There it is a promise to the layers outside that the backend never saw the request
+/// [`into_response`](Self::into_response) renders it as RFC 9457 `application/problem+json`,
+/// [`into_response_for`](Self::into_response_for) as what the caller can read, and leaves it in the response extensions. There it is a promise to the layers outside that the backend never saw the request
 /// ([`Reason::DeadlineExceeded`] excepted): it may be run later or elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -61,12 +62,7 @@ impl Rejection {
     /// so that the refused do not all come back in the same instant.
     #[must_use]
     pub fn into_response(self) -> Response<Bytes> {
-        let retry_after = self.reason.has_retry_after().then(|| {
-            jittered_seconds(
-                self.retry_after.unwrap_or(Duration::from_secs(1)),
-                RandomState::new().build_hasher().finish(),
-            )
-        });
+        let retry_after = self.seconds();
         let mut response = Response::new(Bytes::from(self.problem(retry_after)));
         *response.status_mut() = self.reason.status();
         let headers = response.headers_mut();
@@ -77,6 +73,42 @@ impl Rejection {
         }
         response.extensions_mut().insert(self);
         response
+    }
+
+    /// The response that this caller can read: [`into_response`](Self::into_response), or for gRPC an error without a body
+    /// ("Trailers-Only"): `RESOURCE_EXHAUSTED` where HTTP says 429, `UNAVAILABLE` for 503, `DEADLINE_EXCEEDED` for 504,
+    /// `INVALID_ARGUMENT` for what the caller must change, with the reason in the message.
+    ///
+    /// With the first two comes `grpc-retry-pushback-ms`, the time of `Retry-After`: retries that a client's service config
+    /// asks for wait for so long (gRPC proposal A6).
+    #[must_use]
+    pub fn into_response_for(self, caller: Protocol) -> Response<Bytes> {
+        if caller == Protocol::Http {
+            return self.into_response();
+        }
+        let mut response = Response::new(Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(GRPC));
+        headers.insert(STATUS.clone(), HeaderValue::from(u16::from(protocol::code(self.reason))));
+        // Our own words: visible ASCII without a percent sign, so they are their own encoding.
+        let message = format!("{}: {}", self.reason.as_str(), self.reason.detail());
+        if let Ok(message) = HeaderValue::try_from(message) {
+            headers.insert(MESSAGE.clone(), message);
+        }
+        if let Some(seconds) = self.seconds() {
+            let millis = i32::try_from(seconds.saturating_mul(1000)).unwrap_or(i32::MAX); // its type in gRPC
+            headers.insert(PUSHBACK.clone(), HeaderValue::from(millis));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+
+    /// When to come back, with jitter, where the status calls for that.
+    fn seconds(&self) -> Option<u64> {
+        self.reason.has_retry_after().then(|| {
+            let after = self.retry_after.unwrap_or(Duration::from_secs(1));
+            jittered_seconds(after, RandomState::new().build_hasher().finish())
+        })
     }
 
     /// Every text in it is our own, so nothing needs escaping.
@@ -153,6 +185,30 @@ mod tests {
             assert_eq!(response.headers().contains_key("retry-after"), named, "{reason:?}");
             assert_eq!(response.status(), reason.status());
         }
+    }
+
+    #[test]
+    fn r33_a_grpc_client_gets_a_status_a_message_and_a_time() {
+        for (reason, code, timed) in [
+            (Reason::QueueFull, "8", true),
+            (Reason::NoEndpoint, "14", true),
+            (Reason::DeadlineExceeded, "4", false),
+            (Reason::KeyInvalid, "3", false),
+        ] {
+            let rejection = Rejection::new(reason).retry_after(Duration::from_secs(3));
+            let response = rejection.clone().into_response_for(Protocol::Grpc);
+            let headers = response.headers();
+            assert_eq!((response.status().as_u16(), &headers["content-type"]), (200, &HeaderValue::from_static(GRPC)));
+            assert_eq!(headers["grpc-status"], code, "{reason:?}");
+            let message = headers["grpc-message"].to_str().expect("text");
+            assert!(message.starts_with(reason.as_str()) && !message.contains('%'), "{message}");
+            let millis = headers.get("grpc-retry-pushback-ms").map(|millis| millis.to_str().expect("text"));
+            assert!(if timed { matches!(millis, Some("3000" | "4000")) } else { millis.is_none() }, "{millis:?}");
+            assert!(response.body().is_empty() && !headers.contains_key("retry-after"));
+            assert_eq!(response.extensions().get::<Rejection>(), Some(&rejection));
+        }
+        let problem = Rejection::new(Reason::QueueFull).into_response_for(Protocol::Http);
+        assert_eq!(problem.headers()["content-type"], "application/problem+json");
     }
 
     #[test]

@@ -69,6 +69,16 @@ async fn an_empty_body_lets_go_at_the_head() {
 }
 
 #[tokio::test]
+async fn grpc_trailers_say_how_it_ended() {
+    for (status, ended) in [("0", "success"), ("5", "success"), ("14", "overload"), ("13", "error")] {
+        let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), status.parse().unwrap())]);
+        let (body, seen) = watched(Scripted::new([Step::Data("a".into()), Step::Trailers(trailers)]));
+        body.collect().await.unwrap();
+        assert_eq!(log(&seen), ["first data", ended, "gone"], "grpc-status {status}");
+    }
+}
+
+#[tokio::test]
 async fn trailers_pass_and_end_it() {
     let mut trailers = HeaderMap::new();
     trailers.insert("x-sum", "1".parse().unwrap());

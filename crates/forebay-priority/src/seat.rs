@@ -22,7 +22,7 @@ impl Seat {
     #[inline]
     pub(crate) fn new(mut permit: Permit, status: StatusCode, headers: &HeaderMap, tunnel: bool) -> Self {
         let on = permit.shared().settings.release;
-        let head = Outcome::of_status(status);
+        let head = Outcome::of_head(status, headers);
         if permit.is_timed() && head == Outcome::Success && !status.is_client_error() && !streams(headers) {
             permit.first_byte(false); // of a stream the head comes before the first token: it says nothing
         }

@@ -22,7 +22,8 @@ pub trait BodyGuard {
     /// Told of the first data frame that is not empty: the "time to first byte" of a stream.
     fn first_data(&mut self) {}
 
-    /// Told once, when the body has ended (`Success`) or failed (`Error`).
+    /// Told once, when the body has ended (`Success`, or what its trailers say: [`Outcome::of_trailers`]) or failed
+    /// (`Error`).
     fn finish(self, outcome: Outcome)
     where
         Self: Sized,
@@ -91,7 +92,9 @@ where
                     *this.seen_data = true;
                     guard.first_data();
                 }
-                if frame.is_trailers() || this.body.is_end_stream() {
+                if let Some(trailers) = frame.trailers_ref() {
+                    finish(this.guard, Outcome::of_trailers(trailers));
+                } else if this.body.is_end_stream() {
                     finish(this.guard, Outcome::Success);
                 }
                 Poll::Ready(Some(Ok(frame)))
