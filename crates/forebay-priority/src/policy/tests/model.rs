@@ -165,6 +165,9 @@ impl Model {
 
     fn accrue(&mut self, now: Tick) {
         let passed = now.since(self.accrued) as f64;
+        if passed == 0.0 {
+            return; // also no bound: a limit that was there for no time leaves no trace
+        }
         self.accrued = now;
         for class in 0..self.credits.len() {
             let share = self.config.classes[class].reserved * self.limit as f64;
@@ -332,6 +335,19 @@ impl Model {
         let request = &self.requests[id];
         self.correct(id, now.since(request.granted) * u64::from(request.ask.cost));
         self.requests[id].state = State::Gone;
+    }
+
+    pub(super) fn resize(&mut self, now: Tick, id: usize, cost: u32) {
+        let request = &mut self.requests[id];
+        if request.state != State::Running {
+            return; // its seats were taken away
+        }
+        let (before, time) = (std::mem::replace(&mut request.ask.cost, cost), now.since(request.granted));
+        if request.flow.is_some() {
+            let (class, tenant) = (request.ask.class, request.ask.tenant);
+            let seat_time = |seats: u32| time * u64::from(seats);
+            self.change_start(class, tenant, |start| (start + seat_time(before)).saturating_sub(seat_time(cost)));
+        }
     }
 
     fn correct(&mut self, id: usize, actual: u64) {
