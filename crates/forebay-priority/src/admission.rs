@@ -17,26 +17,52 @@ use crate::shared::{Offered, Shared};
 
 /// How many seats a request takes: at least 1, and never more than its class can ever have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Seats(u32);
+pub struct Seats {
+    seats: u32,
+    /// From the first data of the answer on; 0: as many as before.
+    later: u32,
+}
 
 impl Seats {
     /// This many seats; 0 counts as 1.
     #[must_use]
     pub const fn new(seats: u32) -> Self {
-        Self(if seats == 0 { 1 } else { seats })
+        Self { seats: if seats == 0 { 1 } else { seats }, later: 0 }
     }
 
-    /// The number.
+    /// From the first data of the answer on it takes so many, if that is fewer; 0 counts as 1. The others pass on: a model
+    /// server reads a prompt (prefill) at a cost that grows with its length, and then writes (decode) for long at little.
+    ///
+    /// ```
+    /// use forebay_priority::{PriorityLayer, Seats};
+    ///
+    /// let builder = PriorityLayer::builder().cost(|head| match head.headers.get("content-length") {
+    ///     Some(length) if length.len() > 5 => Seats::new(8).after_first_frame(1), // from 100 kB on
+    ///     _ => Seats::new(1),
+    /// });
+    /// # drop(builder);
+    /// ```
+    #[must_use]
+    pub const fn after_first_frame(self, seats: u32) -> Self {
+        Self { later: if seats == 0 { 1 } else { seats }, ..self }
+    }
+
+    /// The number, until the answer begins.
     #[must_use]
     pub const fn get(self) -> u32 {
-        self.0
+        self.seats
+    }
+
+    /// How many from then on, if that was said.
+    pub(crate) const fn later(self) -> Option<Self> {
+        if self.later == 0 { None } else { Some(Self::new(self.later)) }
     }
 }
 
 impl Default for Seats {
     /// One.
     fn default() -> Self {
-        Self(1)
+        Self::new(1)
     }
 }
 
@@ -53,7 +79,7 @@ pub struct Ask {
 impl Ask {
     /// One seat for a request of this class.
     pub const fn new(class: Class) -> Self {
-        Self { class, seats: Seats(1), deadline: None, principal: None }
+        Self { class, seats: Seats::new(1), deadline: None, principal: None }
     }
 
     /// Asks for so many seats.
@@ -205,12 +231,13 @@ pub(crate) fn enter(
         *permit = Some(Permit::lent(asks.take().expect(ONCE), row as u8, granted));
         return Entered::Seated;
     }
-    ask_scheduler(asks, class, ask, tenant, waker, permit)
+    ask_scheduler(asks, class, seats, ask, tenant, waker, permit)
 }
 
 fn ask_scheduler(
     asks: &mut Option<Arc<Shared>>,
     class: Class,
+    seats: Seats,
     mut ask: policy::Ask,
     tenant: impl FnOnce(&Settings) -> Option<u64>,
     waker: &Waker,
@@ -227,13 +254,13 @@ fn ask_scheduler(
     let shared = asks.take().expect(ONCE); // only now, as users' code may panic
     match offered {
         Offered::Admitted(taken, place) => {
-            *permit = Some(Permit::new(shared, taken, place, Duration::ZERO));
+            *permit = Some(Permit::new(shared, taken, place, Duration::ZERO, seats));
             Entered::Seated
         }
         Offered::Queued { ticket, since, alarm } => {
             let alarm = sleep_until(shared.instant(alarm));
             let place = Place::new(shared, &ask, ticket, since);
-            Entered::Queued(Box::pin(Turn { place, class, new: true, alarm }))
+            Entered::Queued(Box::pin(Turn { place, class, seats, new: true, alarm }))
         }
         Offered::Refused(reason, ahead) => {
             Entered::Refused(shared.reject_behind(ahead, class, reason, Duration::ZERO), shared)
@@ -246,6 +273,7 @@ pin_project! {
     pub(crate) struct Turn {
         place: Place,
         class: Class,
+        seats: Seats,
         // Not polled yet: it has left its waker with its offer, and is woken if it has been settled since.
         new: bool,
         #[pin]
@@ -283,7 +311,7 @@ impl Future for Turn {
         Poll::Ready(match settled {
             Ok((taken, place)) => {
                 let waited = taken.granted().map_or(Duration::ZERO, |granted| this.place.waited(granted));
-                Ok(Permit::new(Arc::clone(shared), taken, place, waited))
+                Ok(Permit::new(Arc::clone(shared), taken, place, waited, *this.seats))
             }
             Err(reason) => {
                 let waited = this.place.waited(shared.now());

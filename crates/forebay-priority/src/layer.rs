@@ -99,7 +99,8 @@ impl<O> PriorityBuilder<O> {
         self
     }
 
-    /// How many seats a request takes. Default: one. More than its class can ever have count as what it can have.
+    /// How many seats a request takes. Default: one. More than its class can ever have count as what it can have. Fewer
+    /// once the answer has begun: [`Seats::after_first_frame`].
     pub fn cost(mut self, cost: impl Fn(&RequestHead<'_>) -> Seats + Send + Sync + 'static) -> Self {
         self.settings.cost = Some(Box::new(cost));
         self

@@ -54,11 +54,13 @@ fn arrive(handle: &PriorityHandle, class: Class) -> Held {
         return Held::Seat(Permit::lent(shared, class.index() as u8, granted));
     }
     if let Some((taken, place)) = shared.try_admit(&mut ask) {
-        return Held::Seat(Permit::new(shared, taken, place, std::time::Duration::ZERO));
+        return Held::Seat(Permit::new(shared, taken, place, std::time::Duration::ZERO, crate::Seats::default()));
     }
     let count = Arc::<Count>::default();
     match shared.offer(&mut ask, &Waker::from(Arc::clone(&count))) {
-        Offered::Admitted(taken, place) => Held::Seat(Permit::new(shared, taken, place, std::time::Duration::ZERO)),
+        Offered::Admitted(taken, place) => {
+            Held::Seat(Permit::new(shared, taken, place, std::time::Duration::ZERO, crate::Seats::default()))
+        }
         // Not polled: it has left its waker with its offer.
         Offered::Queued { ticket, since, .. } => Held::Place(Place::new(shared, &ask, ticket, since), count),
         Offered::Refused(..) => Held::Nothing,
@@ -72,7 +74,7 @@ fn wait(mut place: Place, count: Arc<Count>) -> Held {
         Poll::Ready(Ok((taken, reservation))) => {
             let shared = Arc::clone(place.shared());
             drop(place);
-            Held::Seat(Permit::new(shared, taken, reservation, std::time::Duration::ZERO))
+            Held::Seat(Permit::new(shared, taken, reservation, std::time::Duration::ZERO, crate::Seats::default()))
         }
         Poll::Ready(Err(_)) => Held::Nothing,
         Poll::Pending => Held::Place(place, count),
@@ -188,7 +190,13 @@ const RACES: [(&str, usize, &[Act]); 9] = [
                         Poll::Pending => vec![Held::Place(place, count)],
                         Poll::Ready(Ok((taken, reservation))) => {
                             let shared = Arc::clone(place.shared());
-                            vec![Held::Seat(Permit::new(shared, taken, reservation, std::time::Duration::ZERO))]
+                            vec![Held::Seat(Permit::new(
+                                shared,
+                                taken,
+                                reservation,
+                                std::time::Duration::ZERO,
+                                crate::Seats::default(),
+                            ))]
                         }
                         Poll::Ready(Err(_)) => Vec::new(),
                     }

@@ -56,13 +56,23 @@ struct Rest {
     taken: Taken,
     place: Option<Reservation>,
     waited: Duration,
+    /// How many seats it needs once the answer has begun.
+    later: Option<Seats>,
 }
 
 impl Permit {
-    pub(crate) fn new(shared: Arc<Shared>, taken: Taken, place: Option<Reservation>, waited: Duration) -> Self {
+    /// `asked`: for so many seats; `taken` are no more than that.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        taken: Taken,
+        place: Option<Reservation>,
+        waited: Duration,
+        asked: Seats,
+    ) -> Self {
         let mut permit = Self::at_once(shared, taken.class, taken.cost, taken.granted(), waited);
-        if !taken.is_bare() || place.is_some() || !waited.is_zero() {
-            permit.rest = Some(Box::new(Rest { taken, place, waited }));
+        let later = asked.later();
+        if !taken.is_bare() || place.is_some() || !waited.is_zero() || later.is_some() {
+            permit.rest = Some(Box::new(Rest { taken, place, waited, later }));
         }
         permit
     }
@@ -117,8 +127,22 @@ impl Permit {
 
     /// Says that the answer begins now: predictions and the adaptive limit learn from the time since the grant. Later
     /// calls do nothing.
+    ///
+    /// What it needs no longer after that, by [`Seats::after_first_frame`], passes on.
     pub fn first_output(&mut self) {
         self.first_byte(true);
+        self.shrink();
+    }
+
+    /// The answer has begun: gives back what was needed until then only. Once.
+    #[inline]
+    pub(crate) fn shrink(&mut self) {
+        if let Some(rest) = &mut self.rest
+            && let Some(seats) = rest.later.take()
+            && seats.get() < self.cost
+        {
+            self.resize(seats);
+        }
     }
 
     #[inline]
@@ -140,7 +164,7 @@ impl Permit {
     /// not, as the work is under way: nobody else is let in until that has been made up for.
     pub fn resize(&mut self, seats: Seats) {
         let mut taken = self.taken();
-        self.shared.change(|core, _| core.resize(&mut taken, seats.get()));
+        self.shared.change(|core, now| core.resize(now, &mut taken, seats.get()));
         self.shared.metrics.resized(usize::from(self.class), self.cost, taken.cost);
         self.cost = taken.cost;
         if let Some(rest) = &mut self.rest {

@@ -73,6 +73,7 @@ impl BodyGuard for Seat {
         if !permit.is_failed() {
             permit.first_byte(true);
         }
+        permit.shrink();
         if permit.shared().settings.release == ReleaseOn::FirstFrame {
             self.end(Outcome::Success);
         }

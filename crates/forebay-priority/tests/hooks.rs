@@ -4,18 +4,20 @@ mod common;
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
 use bytes::Bytes;
 use common::{OneFrame, ask, assert_idle, config, house, millis, reason, request};
+use forebay_core::testing::{Scripted, Step};
 use forebay_core::{
     CapacitySignal, Class, Counted, Deadline, Offloaded, Overflow, Places, Principal, Reason, Rejection, RequestHead,
     Reservation, Subscription,
 };
 use forebay_priority::{Admitted, Ask, ByHeader, PriorityConfig, PriorityLayer, QueueWait, Seats, Tier, Tiers, Trust};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
 use tokio_test::task::spawn;
@@ -346,4 +348,48 @@ async fn r27_the_neutral_form_has_the_same_seats_and_queues() {
     let late = Ask::new(Class::P1).deadline(Deadline::at(Instant::now().into_std()));
     assert_eq!(admission.acquire(late).await.expect_err("too late").reason, Reason::DeadlineExceeded);
     assert_idle(&handle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r28_what_only_the_prefill_needs_passes_on_with_the_first_data() {
+    let cost = |head: &RequestHead<'_>| {
+        let long = head.headers.contains_key("x-long");
+        if long { Seats::new(3).after_first_frame(1) } else { Seats::new(1).after_first_frame(5) }
+    };
+    let (layer, handle) = PriorityLayer::builder().config(config(4, 10)).cost(cost).build_with_handle().expect("valid");
+    let stream = service_fn(|_: Request<()>| async {
+        let steps = [Step::Data("".into()), Step::Data("a".into()), Step::Pending, Step::Data("b".into())];
+        Ok::<_, Infallible>(Response::new(Scripted::new(steps)))
+    });
+    let service = layer.layer(stream);
+    let long = || {
+        let mut request = Request::new(());
+        request.headers_mut().insert("x-long", HeaderValue::from_static("1"));
+        request
+    };
+    let in_flight = || handle.snapshot().classes.iter().map(|class| class.in_flight).sum::<usize>();
+    let mut first = pin!(service.clone().oneshot(long()).await.expect("an answer").into_body());
+    assert_eq!(in_flight(), 3, "the head alone changes nothing");
+    let mut second = spawn(service.clone().oneshot(long()));
+    assert_pending!(second.poll());
+    first.frame().await.expect("open").expect("an empty frame");
+    assert_eq!((in_flight(), second.is_woken()), (3, false), "no data yet");
+    first.frame().await.expect("open").expect("data");
+    assert!(second.is_woken(), "passed on within the call");
+    let mut second = pin!(assert_ready!(second.poll()).expect("an answer").into_body());
+    assert_eq!(in_flight(), 1 + 3);
+    first.frame().await.expect("open").expect("more data");
+    assert_eq!(in_flight(), 1 + 3, "once");
+    second.frame().await.expect("open").expect("an empty frame");
+    second.frame().await.expect("open").expect("data");
+    assert_eq!(in_flight(), 1 + 1);
+    let mut short = pin!(service.clone().oneshot(Request::new(())).await.expect("an answer").into_body());
+    short.frame().await.expect("open").expect("an empty frame");
+    short.frame().await.expect("open").expect("data");
+    assert_eq!(in_flight(), 1 + 1 + 1, "never more than before");
+    assert!(first.frame().await.is_none());
+    let mut permit = handle.admission().try_acquire(Ask::new(Class::P1).seats(Seats::new(2).after_first_frame(0)));
+    permit.as_mut().expect("two are free").first_output();
+    assert_eq!(in_flight(), 1 + 1 + 1, "the neutral form does so too");
+    drop(permit);
 }

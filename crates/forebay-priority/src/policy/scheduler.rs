@@ -391,11 +391,18 @@ impl<T, P> Scheduler<T, P> {
     }
 
     /// The seats of an exchange are more or fewer from now on: `settle` next. O(1).
-    pub(crate) fn resize(&mut self, taken: &mut Taken, cost: u32) {
+    pub(crate) fn resize(&mut self, now: Tick, taken: &mut Taken, cost: u32) {
         if self.is_revoked(taken) {
             return;
         }
-        let counts = &mut self.classes[usize::from(taken.class)].counts;
+        let class = &mut self.classes[usize::from(taken.class)];
+        if let (Some(account), Some(granted)) = (taken.account, taken.granted()) {
+            // The release will count the new number from the start on: makes up for what was more or fewer until now.
+            let seat_time = |seats: u32| now.since(granted).saturating_mul(seats.into());
+            let (fewer, more) = (taken.cost.saturating_sub(cost), cost.saturating_sub(taken.cost));
+            class.flows.correct(account, seat_time(more), seat_time(fewer));
+        }
+        let counts = &mut class.counts;
         counts.in_flight = counts.in_flight.saturating_sub(taken.cost as usize) + cost as usize;
         self.in_flight = self.in_flight.saturating_sub(taken.cost as usize) + cost as usize;
         self.resize_held(taken, cost);

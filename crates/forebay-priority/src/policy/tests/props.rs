@@ -22,6 +22,7 @@ enum Op {
     Cancel(usize),
     Expire(usize),
     Release(usize),
+    Resize(usize, u32),
     /// Takes a seat, and gives one back, of what is lent.
     Borrow(usize),
     Return(usize),
@@ -43,6 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..60_usize).prop_map(Op::Cancel),
         2 => (0..60_usize).prop_map(Op::Expire),
         8 => (0..60_usize).prop_map(Op::Release),
+        2 => (0..60_usize, 1..4_u32).prop_map(|(id, cost)| Op::Resize(id, cost)),
         4 => (0..4_usize).prop_map(Op::Borrow),
         4 => (0..60_usize).prop_map(Op::Return),
         1 => (0..6_usize).prop_map(Op::Limit),
@@ -193,6 +195,11 @@ impl Pair {
                 self.real.release(taken, Some(now), true);
                 self.model.release(now, id);
                 self.tickets[id] = None;
+            }
+            Op::Resize(id, cost) => {
+                let Some(Some(taken)) = self.seats.get_mut(id) else { return };
+                self.real.resize(now, taken, cost);
+                self.model.resize(now, id, cost);
             }
             Op::Borrow(class) => self.borrow(class),
             Op::Return(id) => {
