@@ -1,12 +1,15 @@
 //! What a layer costs that has nothing to do: forebay and its peers around a service that answers at once, with places
 //! to spare, a clone for each request, and the body read to its end.
 //!
+//! `least` is no peer but a yardstick: what any layer pays that may wait in its future and holds its place to the end of the
+//! body ([`Least`]), and decides nothing.
+//!
 //! `cargo bench -p forebay-benches --bench priority_overhead`
 
 use std::hint::black_box;
 
 use bytes::Bytes;
-use forebay_benches::priority::{Echo, classed};
+use forebay_benches::priority::{Echo, Least, classed};
 use forebay_benches::{Goal, Report, allocations, rounds};
 use forebay_core::Class;
 use forebay_priority::{PriorityConfig, PriorityLayer};
@@ -48,6 +51,7 @@ fn main() {
         PriorityLayer::builder().config(PriorityConfig::four_class(PLACES)).build_with_handle().expect("valid").0;
     let ours = layer.layer(Echo);
     let limit = ConcurrencyLimitLayer::new(PLACES).layer(Echo);
+    let least = Least::new(Echo, PLACES);
     let bulkhead = BulkheadLayer::builder().max_concurrent_calls(PLACES).build().expect("valid").layer(Echo);
 
     let times = rounds(
@@ -58,6 +62,7 @@ fn main() {
             &mut || through(&runtime, &ours, COUNT, bears_class),
             &mut || through(&runtime, &limit, COUNT, bears_class),
             &mut || through(&runtime, &bulkhead, COUNT, bears_class),
+            &mut || through(&runtime, &least, COUNT, bears_class),
         ],
     );
     let counts = |request: fn() -> Request<()>| {
@@ -66,6 +71,7 @@ fn main() {
             allocations(|| through(&runtime, &ours, COUNT, request)),
             allocations(|| through(&runtime, &limit, COUNT, request)),
             allocations(|| through(&runtime, &bulkhead, COUNT, request)),
+            allocations(|| through(&runtime, &least, COUNT, request)),
         ]
         .map(|count| count as f64 / COUNT as f64)
     };
@@ -77,7 +83,7 @@ fn main() {
     });
 
     println!("{:<26} {:>8} {:>8} {:>12} {:>22}", "", "ns", "above", "allocations", "without a Class first");
-    let names = ["bare", "forebay", "ConcurrencyLimit", "bulkhead"];
+    let names = ["bare", "forebay", "ConcurrencyLimit", "bulkhead", "least"];
     for (at, name) in names.into_iter().enumerate() {
         let (ns, above) = (times[at], times[at] - times[0]);
         let [with, without] = [with, without].map(|counts| counts[at] - counts[0]);
@@ -97,6 +103,8 @@ fn main() {
     println!("the first entry of http::Extensions: {first} allocations\n");
     report.figure("allocations of the first entry of http::Extensions", first);
     let above = |at: usize| times[at] - times[0];
+    report.figure("CPU above bare, ours / least", above(1) / above(4));
+    report.figure("CPU above bare, least / ConcurrencyLimit", above(4) / above(2));
     report.target("CPU above bare, ours / ConcurrencyLimit", above(1) / above(2), Goal::AtMost(1.0));
     report.target("CPU above bare, ours / bulkhead", above(1) / above(3), Goal::AtMost(0.3));
     report.target("own allocations a request", with[1] - with[0], Goal::AtMost(0.0));

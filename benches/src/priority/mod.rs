@@ -5,6 +5,7 @@ mod callers;
 mod draw;
 mod echo;
 mod frames;
+mod least;
 mod random;
 mod stacks;
 
@@ -13,5 +14,6 @@ pub use callers::{Load, PATIENCE, Tally, offer};
 pub use draw::{Line, draw};
 pub use echo::{Echo, classed};
 pub use frames::{Frames, Live};
+pub use least::{Least, LeastFuture, Place};
 pub use random::Random;
 pub use stacks::{Clock, Entrance, Stack, overload_stacks};
