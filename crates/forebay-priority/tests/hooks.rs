@@ -193,7 +193,7 @@ async fn r4_r13_the_time_to_the_head_is_bounded_by_the_least_of_all_sources() {
     let slow = || {
         service_fn(|_: Request<()>| async {
             tokio::time::sleep(millis(5000)).await;
-            Ok::<_, Infallible>(Response::new(forebay_core::testing::Scripted::new([])))
+            Ok::<_, Infallible>(Response::new(Scripted::new([])))
         })
     };
     let mut own = config(1, 1);

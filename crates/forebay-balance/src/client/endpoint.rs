@@ -15,7 +15,7 @@ use crate::client::connections::{Connections, UpstreamBody};
 use crate::client::error::{HttpError, Kind};
 use crate::client::headers::strip_hop_by_hop;
 use crate::client::tls::Tls;
-use crate::client::url::HttpUrl;
+use crate::client::url::{HttpUrl, without_secrets};
 
 /// A request body of any kind, in a box, so that all requests can share connections.
 pub type ClientBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -92,16 +92,16 @@ impl HttpEndpoint {
     }
 
     pub(super) fn new(at: &HttpUrl, connect_timeout: Duration) -> Result<Self, String> {
-        let url = &at.url;
+        let (url, uri) = (without_secrets(&at.url), at.url.parse::<Uri>());
         if let Some((label, value)) = at.rows.iter().find(|(label, value)| label.is_empty() || value.is_empty()) {
             return Err(format!("endpoint {url:?} has probe_select {label:?}, {value:?}: neither may be empty"));
         }
-        let uri: Uri = url.parse().map_err(|error| format!("endpoint {url:?} is no URL: {error}"))?;
+        let uri = uri.map_err(|error| format!("endpoint {url:?} is no URL: {error}"))?;
         let (scheme, port) = match uri.scheme_str() {
             Some("http") if at.tls.is_some() => return Err(format!("endpoint {url:?} has tls but is http: use https")),
             Some("http") => (Scheme::HTTP, 80),
             Some("https") => (Scheme::HTTPS, 443),
-            _ => return Err(format!("endpoint {url:?} has no scheme: http://host:port")),
+            _ => return Err(format!("endpoint {url:?} is neither http nor https: http://host:port")),
         };
         let authority = uri.authority().cloned().ok_or_else(|| format!("endpoint {url:?} has no host"))?;
         if authority.as_str().contains('@') || uri.query().is_some() {

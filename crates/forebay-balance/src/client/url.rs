@@ -13,7 +13,7 @@ impl Endpoint<HttpUrl> {
     pub fn new(url: impl AsRef<str>) -> Self {
         let url = url.as_ref();
         Self::with_service(
-            url,
+            without_secrets(url),
             HttpUrl {
                 url: url.to_owned(),
                 http2: false,
@@ -79,4 +79,34 @@ pub struct HttpUrl {
     pub(crate) tls: Option<TlsConfig>,
     /// Which rows of shared pages are about it: labels and values.
     pub(super) rows: Vec<(String, String)>,
+}
+
+/// A URL as it may be told in errors and logs. Credentials and a query are refused, but may have been meant.
+pub(super) fn without_secrets(url: &str) -> String {
+    let (before, query) = url.split_once('?').map_or((url, ""), |(before, _)| (before, "?…"));
+    let (scheme, rest) = match before.split_once("://") {
+        Some((scheme, _)) if !scheme.contains('@') => before.split_at(scheme.len() + 3),
+        _ => ("", before),
+    };
+    let host = rest.rsplit_once('@').map_or_else(|| rest.to_owned(), |(_, host)| format!("…@{host}"));
+    format!("{scheme}{host}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_url_has_no_secret() {
+        for (url, told) in [
+            ("http://a:8000/base", "http://a:8000/base"),
+            ("http://user:secret@a/base?token=secret", "http://…@a/base?…"),
+            ("user:se@cret@a", "…@a"),
+            ("secret@http://a", "…@http://a"),
+            ("http://user:secret@[::1]:80", "http://…@[::1]:80"),
+            ("", ""),
+        ] {
+            assert_eq!(without_secrets(url), told);
+        }
+    }
 }

@@ -50,6 +50,7 @@ fn check_classes(classes: &[ClassConfig], problems: &mut Vec<String>) {
     }
     let reserved: f64 = classes.iter().map(|class| class.reserved).sum();
     if reserved > 0.5 + 1e-9 {
+        let reserved = (reserved * 1e6).round() / 1e6; // 0.1 + 0.6 is 0.7
         problems.push(format!("reserved is {reserved} in all classes together: at most 0.5"));
     }
 }
