@@ -53,7 +53,7 @@ pin_project! {
         step: Step<S::Future, B, O::Future>,
         spill: Spill<O>,
         class: Class,
-        speaks: Speaks,
+        caller: Caller,
         // By when the head must be there. In a box, as it is rarely there and large.
         limit: Option<Pin<Box<Sleep>>>,
     }
@@ -75,9 +75,9 @@ pin_project! {
     }
 }
 
-/// What is to know of a request when it has gone inside.
+/// What is to know of who asks once the request has gone inside.
 #[derive(Debug, Clone, Copy, Default)]
-struct Speaks {
+struct Caller {
     protocol: Protocol,
     /// CONNECT: an answer that says yes has no body.
     tunnel: bool,
@@ -87,7 +87,7 @@ impl<S: Service<Request<B>>, B, O: Overflow<B>> ResponseFuture<S, B, O> {
     #[inline]
     pub(crate) fn new(inner: S, request: Request<B>, shared: Arc<Shared>, spill: Spill<O>) -> Self {
         let step = Step::Arriving { request: Some(request), asks: Some(shared) };
-        Self { inner, step, spill, class: Class::P2, speaks: Speaks::default(), limit: None }
+        Self { inner, step, spill, class: Class::P2, caller: Caller::default(), limit: None }
     }
 }
 
@@ -116,7 +116,7 @@ where
                 StepProj::Arriving { request, asks } => {
                     let (mut deadline, mut permit) = (None, None);
                     let arriving = request.as_mut().expect(ONCE);
-                    match arrive(arriving, asks, this.class, this.speaks, &mut deadline, cx.waker(), &mut permit) {
+                    match arrive(arriving, asks, this.class, this.caller, &mut deadline, cx.waker(), &mut permit) {
                         None => (request, None),
                         Some(Entered::Seated) => {
                             if let Some(permit) = &mut permit {
@@ -166,7 +166,7 @@ where
                         let permit = permit.take();
                         this.step.set(Step::Done);
                         return Poll::Ready(match result {
-                            Ok(response) => Ok(answer(response, permit, *this.class, this.speaks.tunnel)),
+                            Ok(response) => Ok(answer(response, permit, *this.class, this.caller.tunnel)),
                             Err(error) => {
                                 if let Some(mut permit) = permit {
                                     permit.end(Outcome::Overload); // no connection, or none that held
@@ -212,7 +212,7 @@ where
             }
         };
         this.step.set(Step::Done);
-        Poll::Ready(Ok(refused.into_response_for(this.speaks.protocol).map(ResBody::answer)))
+        Poll::Ready(Ok(refused.into_response_for(this.caller.protocol).map(ResBody::answer)))
     }
 }
 
@@ -222,14 +222,14 @@ fn arrive<B>(
     request: &mut Request<B>,
     asks: &mut Option<Arc<Shared>>,
     class: &mut Class,
-    speaks: &mut Speaks,
+    caller: &mut Caller,
     deadline: &mut Option<Deadline>,
     waker: &Waker,
     permit: &mut Option<Permit>,
 ) -> Option<Entered> {
     let shared = asks.as_ref()?;
     let settings = &shared.settings;
-    *speaks = Speaks { protocol: Protocol::of(request.headers()), tunnel: request.method() == Method::CONNECT };
+    *caller = Caller { protocol: Protocol::of(request.headers()), tunnel: request.method() == Method::CONNECT };
     if settings.is_exempt(request) {
         shared.metrics.exempt();
         *asks = None;
