@@ -77,8 +77,14 @@
 //! | the limit is 0 | 503, `Retry-After` | `no-capacity` |
 //! | the layer drains | 503, `Retry-After` | `shutting-down` |
 //!
-//! `Retry-After` is the time in which those ahead will have been served, jittered. With
-//! [`overflow`](PriorityBuilder::overflow) a refused request may become a job instead.
+//! `Retry-After` is the time in which those ahead will have been served, jittered. gRPC callers get `RESOURCE_EXHAUSTED`,
+//! `UNAVAILABLE` or `DEADLINE_EXCEEDED` instead, and `grpc-retry-pushback-ms`. With
+//! [`overflow`](PriorityBuilder::overflow) a refused request may become a job.
+//!
+//! # What a request costs
+//!
+//! One seat, unless [`cost`](PriorityBuilder::cost) says otherwise; [`Seats::after_first_frame`] gives back with the first
+//! token what only the reading of a long prompt needs.
 //!
 //! # Streams, cancellation, timeouts
 //!
