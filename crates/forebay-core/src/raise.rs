@@ -7,7 +7,9 @@ use crate::Class;
 
 /// Moves a queued request up when a more urgent one waits for the same answer: the cache raises, a queue obeys.
 ///
-/// A request extension. It only ever makes a request more urgent.
+/// A request extension. It only ever makes a request more urgent. The priority layer moves a waiter to the queue of the new
+/// class, as if it came there now, with that class's timeout; where that queue is full it stays where it is. In the counts
+/// it is cancelled in one class and offered in the other.
 #[derive(Clone)]
 pub struct Raise(Arc<(AtomicU8, Mutex<Option<Waker>>)>);
 

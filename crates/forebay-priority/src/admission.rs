@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use forebay_core::{Class, Deadline, Principal, Reason, Rejection};
+use forebay_core::{Class, Deadline, Principal, Raise, Reason, Rejection};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep_until};
 
@@ -74,12 +74,13 @@ pub struct Ask {
     seats: Seats,
     deadline: Option<Deadline>,
     principal: Option<Principal>,
+    raise: Option<Raise>,
 }
 
 impl Ask {
     /// One seat for a request of this class.
     pub const fn new(class: Class) -> Self {
-        Self { class, seats: Seats::new(1), deadline: None, principal: None }
+        Self { class, seats: Seats::new(1), deadline: None, principal: None, raise: None }
     }
 
     /// Asks for so many seats.
@@ -97,6 +98,12 @@ impl Ask {
     /// On whose behalf: within a class tenants are served in turn.
     pub fn principal(mut self, principal: Principal) -> Self {
         self.principal = Some(principal);
+        self
+    }
+
+    /// Moves up in the queue with this.
+    pub fn raise(mut self, raise: Raise) -> Self {
+        self.raise = Some(raise);
         self
     }
 }
@@ -172,7 +179,7 @@ impl Future for Acquire {
         loop {
             match &mut this.step {
                 Step::Arriving { asks } => {
-                    let Ask { class, seats, deadline, principal } = &this.ask;
+                    let Ask { class, seats, deadline, principal, raise } = &this.ask;
                     let tenant = |settings: &Settings| Some(settings.tenant_of(principal.as_ref()?));
                     let mut permit = None;
                     match enter(asks, *class, *seats, *deadline, tenant, cx.waker(), &mut permit) {
@@ -182,7 +189,10 @@ impl Future for Acquire {
                             return Poll::Ready(Ok(permit.expect("it is seated")));
                         }
                         // Arriving => Queued: until a seat is granted or the time is up.
-                        Entered::Queued(turn) => this.step = Step::Queued(turn),
+                        Entered::Queued(mut turn) => {
+                            turn.as_mut().follow(raise.as_ref());
+                            this.step = Step::Queued(turn);
+                        }
                         // Arriving => Done: refused at once.
                         Entered::Refused(why, _) => {
                             this.step = Step::Done;
@@ -260,7 +270,7 @@ fn ask_scheduler(
         Offered::Queued { ticket, since, alarm } => {
             let alarm = sleep_until(shared.instant(alarm));
             let place = Place::new(shared, &ask, ticket, since);
-            Entered::Queued(Box::pin(Turn { place, class, seats, new: true, alarm }))
+            Entered::Queued(Box::pin(Turn { place, class, seats, raise: None, new: true, alarm }))
         }
         Offered::Refused(reason, ahead) => {
             Entered::Refused(shared.reject_behind(ahead, class, reason, Duration::ZERO), shared)
@@ -274,6 +284,7 @@ pin_project! {
         place: Place,
         class: Class,
         seats: Seats,
+        raise: Option<Raise>,
         // Not polled yet: it has left its waker with its offer, and is woken if it has been settled since.
         new: bool,
         #[pin]
@@ -285,6 +296,16 @@ impl Turn {
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
         self.place.shared()
     }
+
+    /// The class that it waits in, or has waited in.
+    pub(crate) const fn class(&self) -> Class {
+        self.class
+    }
+
+    /// Moves up with this from now on.
+    pub(crate) fn follow(self: Pin<&mut Self>, raise: Option<&Raise>) {
+        *self.project().raise = raise.cloned();
+    }
 }
 
 impl Future for Turn {
@@ -292,6 +313,15 @@ impl Future for Turn {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        if let Some(raise) = this.raise {
+            raise.on_raise(cx.waker()); // before it is read, so that no rise is missed
+            let class = raise.class();
+            if class < *this.class && this.place.raise(class) {
+                (*this.class, *this.new) = (class, false);
+                let alarm = this.place.alarm().unwrap_or(Tick::ZERO);
+                this.alarm.as_mut().reset(this.place.shared().instant(alarm));
+            }
+        }
         let settled = loop {
             // A seat that came in the same tick as the end of the wait counts.
             if !std::mem::take(this.new)

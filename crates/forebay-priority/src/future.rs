@@ -125,7 +125,8 @@ where
                             (request, permit)
                         }
                         // Arriving => Waiting: in the queue.
-                        Some(Entered::Queued(turn)) => {
+                        Some(Entered::Queued(mut turn)) => {
+                            turn.as_mut().follow(arriving.extensions().get());
                             let request = request.take();
                             this.step.set(Step::Waiting { request, turn });
                             continue;
@@ -141,16 +142,18 @@ where
                         },
                     }
                 }
-                StepProj::Waiting { request, turn } => match ready!(turn.as_mut().poll(cx)) {
-                    Ok(mut permit) => {
+                StepProj::Waiting { request, turn } => match (ready!(turn.as_mut().poll(cx)), turn.class()) {
+                    (Ok(mut permit), class) => {
+                        *this.class = class;
                         let granted = request.as_mut().expect(ONCE);
                         let deadline = granted.extensions().get::<Deadline>().copied();
                         *this.limit = seated(granted, &mut permit, *this.class, deadline);
                         (request, Some(permit))
                     }
                     // Waiting => Spilling | Done.
-                    Err(why) => match spill(this.spill, request.as_ref().expect(ONCE), *this.class, &why) {
+                    (Err(why), class) => match spill(this.spill, request.as_ref().expect(ONCE), class, &why) {
                         Some(hook) => {
+                            *this.class = class;
                             let shared = Arc::clone(turn.shared());
                             let future = Box::pin(hook.overflow(request.take().expect(ONCE), why));
                             this.step.set(Step::Spilling { future, shared });

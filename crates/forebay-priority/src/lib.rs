@@ -108,7 +108,7 @@
 //!
 //! # Extensions
 //!
-//! Reads `Class`, `Principal`, `Deadline`, `Offloaded`; writes `Class`, `Deadline`, `Counted`, `Reservation` and, where it
+//! Reads `Class`, `Principal`, `Deadline`, `Offloaded`, `Raise`; writes `Class`, `Deadline`, `Counted`, `Reservation` and, where it
 //! waited, [`QueueWait`] to the request; [`Admitted`] (where it waited) or a `Rejection` to the response.
 //!
 //! # Features

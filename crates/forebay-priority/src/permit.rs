@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use forebay_core::{Outcome, Reason, Reservation};
+use forebay_core::{Class, Outcome, Reason, Reservation};
 
 use crate::admission::Seats;
 use crate::policy::{Ask, Polled, Taken, Tick, Ticket};
@@ -285,6 +285,20 @@ impl Place {
         };
         self.ticket = None;
         Poll::Ready(settled)
+    }
+
+    /// Moves up to a more urgent class, if that has room for it.
+    pub(crate) fn raise(&mut self, class: Class) -> bool {
+        let Some(ticket) = self.ticket else { return false };
+        let (from, to) = (usize::from(self.class), self.shared.timeouts.index(class));
+        if !self.shared.change(|core, now| core.raise(now, ticket, to)) {
+            return false;
+        }
+        self.class = to as u8;
+        self.shared.metrics.unqueued(from, self.cost);
+        self.shared.metrics.cancelled(from);
+        self.shared.metrics.queued(to, self.cost);
+        true
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use common::{OneFrame, ask, assert_idle, config, house, millis, reason, request};
 use forebay_core::testing::{Scripted, Step};
 use forebay_core::{
-    CapacitySignal, Class, Counted, Deadline, Offloaded, Overflow, Places, Principal, Reason, Rejection, RequestHead,
-    Reservation, Subscription,
+    CapacitySignal, Class, Counted, Deadline, Offloaded, Overflow, Places, Principal, Raise, Reason, Rejection,
+    RequestHead, Reservation, Subscription,
 };
 use forebay_priority::{Admitted, Ask, ByHeader, PriorityConfig, PriorityLayer, QueueWait, Seats, Tier, Tiers, Trust};
 use http::{HeaderValue, Request, Response};
@@ -392,4 +392,59 @@ async fn r28_what_only_the_prefill_needs_passes_on_with_the_first_data() {
     permit.as_mut().expect("two are free").first_output();
     assert_eq!(in_flight(), 1 + 1 + 1, "the neutral form does so too");
     drop(permit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn r30_a_raise_moves_a_waiter_up_with_whoever_waits_for_the_same_answer() {
+    let (service, handle) = house(config(1, 1));
+    let classes = || handle.snapshot().classes.into_iter().map(|class| class.waiting).collect::<Vec<_>>();
+    let held = ask(&service, Class::P0).await;
+    let raise = Raise::new(Class::P3);
+    let mut leader = request(Class::P3);
+    leader.extensions_mut().insert(raise.clone());
+    let mut leader = spawn(service.clone().oneshot(leader));
+    assert_pending!(leader.poll());
+    let mut other = spawn(ask(&service, Class::P2));
+    assert_pending!(other.poll());
+    raise.raise(Class::P1);
+    assert!(leader.is_woken());
+    assert_pending!(leader.poll());
+    assert_eq!(classes(), [0, 1, 1, 0]);
+    // The queue of P0 is full: it stays where it is, and tries again when it is woken.
+    let mut urgent = spawn(ask(&service, Class::P0));
+    assert_pending!(urgent.poll());
+    raise.raise(Class::P0);
+    assert_pending!(leader.poll());
+    assert_eq!(classes(), [1, 1, 1, 0]);
+    drop(urgent);
+    assert_pending!(leader.poll());
+    assert_eq!(classes(), [1, 0, 1, 0]);
+    tokio::time::advance(millis(100)).await;
+    drop(held);
+    assert!(leader.is_woken() && !other.is_woken(), "before who came as P2");
+    let first = assert_ready!(leader.poll()).expect("infallible");
+    let admitted = first.extensions().get::<Admitted>().expect("it waited");
+    assert_eq!((admitted.class, admitted.waited), (Class::P0, millis(100)), "since it came");
+    drop(first);
+    drop(assert_ready!(other.poll()));
+    // From the rise on the timeout is that of the new class.
+    let held = ask(&service, Class::P0).await;
+    let raise = Raise::new(Class::P3);
+    let mut late = spawn(handle.admission().acquire(Ask::new(Class::P3).raise(raise.clone())));
+    assert_pending!(late.poll());
+    tokio::time::advance(millis(2000)).await;
+    raise.raise(Class::P0);
+    assert_pending!(late.poll());
+    tokio::time::advance(millis(500)).await;
+    assert!(late.is_woken());
+    let refused = assert_ready!(late.poll()).expect_err("its 500 ms are over");
+    assert_eq!((refused.class, refused.reason), (Some(Class::P0), Reason::QueueTimeout));
+    // Whoever has a seat is raised no more; nor is it a way to be less urgent.
+    drop(held);
+    let raise = Raise::new(Class::P3);
+    let running = handle.admission().try_acquire(Ask::new(Class::P1).raise(raise.clone())).expect("it is free");
+    raise.raise(Class::P0);
+    assert_eq!(handle.snapshot().classes[1].in_flight, 1);
+    drop(running);
+    assert_idle(&handle);
 }

@@ -9,6 +9,7 @@ mod flows;
 mod full;
 mod held;
 mod lend;
+mod raise;
 mod room;
 mod scheduler;
 mod slab;

@@ -184,9 +184,14 @@ impl<T, P> Scheduler<T, P> {
 
     /// What it asks for, or what its class can have at most.
     pub(crate) fn affordable(&self, ask: &Ask) -> u32 {
-        let class = &self.classes[ask.class];
+        ask.cost.min(self.most(ask.class))
+    }
+
+    /// The most seats that a request of the class can have at once.
+    pub(super) fn most(&self, class: usize) -> u32 {
+        let class = &self.classes[class];
         let most = u32::try_from(class.cap.min(class.ceiling)).unwrap_or(u32::MAX);
-        if self.limit == 0 { ask.cost } else { ask.cost.min(most.max(1)) } // paused, nobody knows
+        if self.limit == 0 { u32::MAX } else { most.max(1) } // paused, nobody knows
     }
 
     fn arrive(&mut self, ask: &Ask) {
@@ -256,15 +261,21 @@ impl<T, P> Scheduler<T, P> {
             self.classes.iter_mut().for_each(|class| class.arrivals.advance(now));
         }
         let ticket = self.slab.insert(ask.class as u8, ask.cost, now, ask.deadline, waiter);
-        let class = &mut self.classes[ask.class];
+        self.join(now, ask.class, flow, account(ask.tenant), ticket.index);
+        ticket
+    }
+
+    /// Appends a waiter that is in no queue to that of its class.
+    pub(super) fn join(&mut self, now: Tick, class: usize, flow: u8, account: Account, index: u32) {
+        let cost = self.slab.at(index).cost;
+        let class = &mut self.classes[class];
         if class.flows.is_empty() {
             class.busy_since = now;
         }
-        class.flows.push(&mut self.slab, flow, account(ask.tenant), ticket.index);
+        class.flows.push(&mut self.slab, flow, account, index);
         class.counts.waiting += 1;
-        class.counts.queued += ask.cost as usize;
+        class.counts.queued += cost as usize;
         self.waiting += 1;
-        ticket
     }
 
     /// Takes a waiter out of its queue.

@@ -28,6 +28,8 @@ pub(super) struct Request {
     granted: Tick,
     flow: Option<u8>,
     charged: u64,
+    /// Its place among all that have joined a queue.
+    place: usize,
 }
 
 pub(super) struct Model {
@@ -42,6 +44,7 @@ pub(super) struct Model {
     busy_since: Vec<Tick>,
     starts: Vec<Vec<u64>>,
     virtual_now: Vec<u64>,
+    joined: usize,
 }
 
 impl Model {
@@ -59,13 +62,16 @@ impl Model {
             busy_since: vec![Tick::ZERO; classes],
             starts: vec![vec![0; 2049]; classes],
             virtual_now: vec![0; classes],
+            joined: 0,
         }
     }
 
     /// The waiters of a class, oldest first.
     pub(super) fn waiters(&self, class: usize) -> Vec<usize> {
         let waits = |request: &Request| request.ask.class == class && request.state == State::Waiting;
-        (0..self.requests.len()).filter(|&id| waits(&self.requests[id])).collect()
+        let mut waiters: Vec<_> = (0..self.requests.len()).filter(|&id| waits(&self.requests[id])).collect();
+        waiters.sort_by_key(|&id| self.requests[id].place);
+        waiters
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -240,7 +246,8 @@ impl Model {
     /// A newcomer: what it is told.
     pub(super) fn offer(&mut self, now: Tick, ask: Ask) -> State {
         let (id, class) = (self.requests.len(), ask.class);
-        let mut request = Request { state: State::Gone, ask, arrived: now, granted: now, flow: None, charged: 0 };
+        let mut request =
+            Request { state: State::Gone, ask, arrived: now, granted: now, flow: None, charged: 0, place: 0 };
         if self.draining || ask.deadline <= now {
             let reason = if self.draining { Reason::ShuttingDown } else { Reason::DeadlineExceeded };
             request.state = State::Refused(reason);
@@ -266,12 +273,8 @@ impl Model {
         if self.waiting() == 0 {
             self.accrued = now;
         }
-        if self.waiters(class).is_empty() {
-            self.busy_since[class] = now;
-        }
-        let virtual_now = self.virtual_now[class];
-        self.change_start(class, ask.tenant, |start| start.max(virtual_now));
         (request.state, request.flow) = (State::Waiting, Some(flow));
+        request.place = self.join(now, class, ask.tenant);
         self.requests.push(request);
         self.settle(now);
         if self.requests[id].state == State::Granted {
@@ -281,6 +284,34 @@ impl Model {
             self.make_room(now, id);
         }
         self.requests[id].state
+    }
+
+    /// What happens to a class when somebody joins its queue: the place there.
+    fn join(&mut self, now: Tick, class: usize, tenant: Option<u64>) -> usize {
+        if self.waiters(class).is_empty() {
+            self.busy_since[class] = now;
+        }
+        let virtual_now = self.virtual_now[class];
+        self.change_start(class, tenant, |start| start.max(virtual_now));
+        self.joined += 1;
+        self.joined
+    }
+
+    /// Whether a waiter has moved up.
+    pub(super) fn raise(&mut self, now: Tick, id: usize, class: usize) -> bool {
+        let request = &self.requests[id];
+        let (tenant, cost, from) = (request.ask.tenant, request.ask.cost as usize, request.ask.class);
+        let rule = &self.config.classes[class];
+        let most = rule.cap(self.limit).min(rule.ceiling(self.limit).min(self.limit)).max(1);
+        let fits = self.limit == 0 || cost <= most;
+        let raised = request.state == State::Waiting && class < from && fits;
+        if !raised || self.waiters(class).len() >= self.length(class) {
+            return false;
+        }
+        let place = self.join(now, class, tenant);
+        let request = &mut self.requests[id];
+        (request.ask.class, request.arrived, request.place) = (class, now, place);
+        true
     }
 
     fn make_room(&mut self, now: Tick, id: usize) {

@@ -23,6 +23,7 @@ enum Op {
     Expire(usize),
     Release(usize),
     Resize(usize, u32),
+    Raise(usize, usize),
     /// Takes a seat, and gives one back, of what is lent.
     Borrow(usize),
     Return(usize),
@@ -45,6 +46,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..60_usize).prop_map(Op::Expire),
         8 => (0..60_usize).prop_map(Op::Release),
         2 => (0..60_usize, 1..4_u32).prop_map(|(id, cost)| Op::Resize(id, cost)),
+        2 => (0..60_usize, 0..4_usize).prop_map(|(id, class)| Op::Raise(id, class)),
         4 => (0..4_usize).prop_map(Op::Borrow),
         4 => (0..60_usize).prop_map(Op::Return),
         1 => (0..6_usize).prop_map(Op::Limit),
@@ -200,6 +202,11 @@ impl Pair {
                 let Some(Some(taken)) = self.seats.get_mut(id) else { return };
                 self.real.resize(now, taken, cost);
                 self.model.resize(now, id, cost);
+            }
+            Op::Raise(id, class) => {
+                let Some(ticket) = self.tickets.get(id).copied().flatten() else { return };
+                let raised = self.real.raise(now, ticket, class);
+                assert_eq!(raised, self.seats[id].is_none() && self.model.raise(now, id, class));
             }
             Op::Borrow(class) => self.borrow(class),
             Op::Return(id) => {
