@@ -108,8 +108,8 @@
 //!
 //! # Extensions
 //!
-//! Reads `Class`, `Principal`, `Deadline`, `Offloaded`, `Raise`; writes `Class`, `Deadline`, `Counted`, `Reservation` and, where it
-//! waited, [`QueueWait`] to the request; [`Admitted`] (where it waited) or a `Rejection` to the response.
+//! Reads `Class`, `Principal`, `Deadline`, `Offloaded`, `Raise`; writes `Class`, `Deadline`, `Counted`, `Reservation` and,
+//! where it waited, [`QueueWait`] to the request; [`Admitted`] (where it waited) or a `Rejection` to the response.
 //!
 //! # Features
 //!
