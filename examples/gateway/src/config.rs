@@ -296,7 +296,9 @@ impl Config {
                 let (url, weight) = item.rsplit_once('=').unwrap_or((item, "1"));
                 match weight.parse() {
                     Ok(weight) => self.upstreams.push(Upstream::new(url, weight)),
-                    Err(_) => problems.push(format!("FOREBAY_UPSTREAMS has {item:?}: url=weight, weight 1 to 65535")),
+                    Err(_) => {
+                        problems.push(format!("FOREBAY_UPSTREAMS has weight {weight:?}: url=weight, weight 1 to 65535"))
+                    }
                 }
             }
         }
