@@ -8,14 +8,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
-use forebay_core::Class;
+use forebay_core::{Class, Reservation};
 
 use crate::config::{Limit, PriorityConfig, QueueLength};
 use crate::permit::{Permit, Place};
-use crate::policy::{Ask, Tick};
-use crate::shared::Offered;
-use crate::{PriorityHandle, PriorityLayer};
+use crate::policy::{Ask, Taken, Tick};
+use crate::shared::{Offered, Shared};
+use crate::{PriorityHandle, PriorityLayer, Seats};
 
 #[cfg(forebay_loom)]
 use loom::thread;
@@ -47,6 +48,10 @@ fn house(seats: usize) -> PriorityHandle {
     PriorityLayer::builder().config(config).build_with_handle().expect("valid").1
 }
 
+fn seated(shared: Arc<Shared>, taken: Taken, place: Option<Reservation>) -> Permit {
+    Permit::new(shared, taken, place, Duration::ZERO, Seats::default())
+}
+
 fn arrive(handle: &PriorityHandle, class: Class) -> Held {
     let shared = handle.admission().shared;
     let mut ask = Ask { class: class.index(), cost: 1, deadline: Tick::NEVER, tenant: None };
@@ -54,13 +59,11 @@ fn arrive(handle: &PriorityHandle, class: Class) -> Held {
         return Held::Seat(Permit::lent(shared, class.index() as u8, granted));
     }
     if let Some((taken, place)) = shared.try_admit(&mut ask) {
-        return Held::Seat(Permit::new(shared, taken, place, std::time::Duration::ZERO, crate::Seats::default()));
+        return Held::Seat(seated(shared, taken, place));
     }
     let count = Arc::<Count>::default();
     match shared.offer(&mut ask, &Waker::from(Arc::clone(&count))) {
-        Offered::Admitted(taken, place) => {
-            Held::Seat(Permit::new(shared, taken, place, std::time::Duration::ZERO, crate::Seats::default()))
-        }
+        Offered::Admitted(taken, place) => Held::Seat(seated(shared, taken, place)),
         // Not polled: it has left its waker with its offer.
         Offered::Queued { ticket, since, .. } => Held::Place(Place::new(shared, &ask, ticket, since), count),
         Offered::Refused(..) => Held::Nothing,
@@ -74,7 +77,7 @@ fn wait(mut place: Place, count: Arc<Count>) -> Held {
         Poll::Ready(Ok((taken, reservation))) => {
             let shared = Arc::clone(place.shared());
             drop(place);
-            Held::Seat(Permit::new(shared, taken, reservation, std::time::Duration::ZERO, crate::Seats::default()))
+            Held::Seat(seated(shared, taken, reservation))
         }
         Poll::Ready(Err(_)) => Held::Nothing,
         Poll::Pending => Held::Place(place, count),
@@ -132,7 +135,7 @@ fn race(seats: usize, acts: &'static [Act]) -> impl Fn() {
     }
 }
 
-const RACES: [(&str, usize, &[Act]); 9] = [
+const RACES: [(&str, usize, &[Act]); 10] = [
     ("admit/enqueue", 2, &[|house| vec![arrive(house, Class::P0)], |house| vec![arrive(house, Class::P3)]]),
     ("admit/admit", 3, &[|house| vec![arrive(house, Class::P0)], |house| vec![arrive(house, Class::P0)]]),
     (
@@ -190,13 +193,7 @@ const RACES: [(&str, usize, &[Act]); 9] = [
                         Poll::Pending => vec![Held::Place(place, count)],
                         Poll::Ready(Ok((taken, reservation))) => {
                             let shared = Arc::clone(place.shared());
-                            vec![Held::Seat(Permit::new(
-                                shared,
-                                taken,
-                                reservation,
-                                std::time::Duration::ZERO,
-                                crate::Seats::default(),
-                            ))]
+                            vec![Held::Seat(seated(shared, taken, reservation))]
                         }
                         Poll::Ready(Err(_)) => Vec::new(),
                     }
@@ -206,6 +203,24 @@ const RACES: [(&str, usize, &[Act]); 9] = [
             |house| {
                 house.set_limit(2);
                 Vec::new()
+            },
+        ],
+    ),
+    (
+        "raise/grant",
+        1,
+        &[
+            |house| match arrive(house, Class::P3) {
+                Held::Place(mut place, count) => {
+                    place.raise(Class::P0); // or it has been granted before
+                    vec![wait(place, count)]
+                }
+                held => vec![held],
+            },
+            |house| {
+                let other = arrive(house, Class::P2);
+                house.set_limit(2);
+                vec![other]
             },
         ],
     ),
