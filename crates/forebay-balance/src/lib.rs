@@ -2,8 +2,8 @@
 //!
 //! Each request goes to the endpoint with the least work for its power, and counts there until the last byte of its
 //! answer, so that token streams weigh for as long as they stream. When the client leaves, the upstream is cancelled. A
-//! request that provably never left goes to another endpoint; one that may have been seen never does, whatever came
-//! back: nothing runs twice.
+//! request that provably never left, or that an HTTP/2 server says it did not process, goes to another endpoint; one
+//! that may have been processed never does, whatever came back: nothing runs twice.
 //!
 //! # In ten lines
 //!

@@ -12,8 +12,9 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tower_service::Service;
 
 use crate::client::connections::{Connections, UpstreamBody};
-use crate::client::error::{HttpError, Kind};
+use crate::client::error::{HttpError, Kind, unprocessed};
 use crate::client::headers::strip_hop_by_hop;
+use crate::client::outgoing::Outgoing;
 use crate::client::tls::Tls;
 use crate::client::url::HttpUrl;
 
@@ -158,21 +159,33 @@ impl Inner {
             HttpError::undispatched(kind, source, request)
         };
         let response = if self.at.http2 {
+            let mut sent_before = false;
             loop {
                 let (mut sender, fresh) = match self.connections.http2().await {
                     Ok(connection) => connection,
                     Err(error) => return Err(undispatched(error, request)),
                 };
-                let response = sender.try_send_request(request);
+                let (outgoing, spare) = Outgoing::of(request);
+                let response = sender.try_send_request(outgoing);
                 drop(sender); // or a request left in a closed channel would wait for us, and we for it
-                match response.await {
+                let mut error = match response.await {
                     Ok(response) => break response.map(|body| UpstreamBody::new(body, None)),
-                    Err(mut error) => match error.take_message() {
-                        // The upstream went away from the shared connection: once more, at last on a fresh one.
-                        Some(back) if !fresh => request = back,
-                        Some(back) => return Err(undispatched((Kind::Closed, error.into_error().into()), back)),
-                        None => return Err(HttpError::exchange(error.into_error())),
-                    },
+                    Err(error) => error,
+                };
+                let sent = error.message().is_none();
+                let (again, kind) = match (error.take_message(), unprocessed(error.error())) {
+                    (Some(back), _) => (Some(back.map(Outgoing::into_inner)), Kind::Closed),
+                    (None, Some(kind)) => (spare.request().await, kind),
+                    (None, None) => (None, Kind::Exchange),
+                };
+                match again {
+                    // The upstream went away from the shared connection: once more, at last on a fresh one. What had left
+                    // is sent here twice at most.
+                    Some(again) if kind == Kind::Closed && !fresh && !(sent && sent_before) => {
+                        (request, sent_before) = (again, sent_before || sent);
+                    }
+                    Some(again) => return Err(undispatched((kind, error.into_error().into()), again)),
+                    None => return Err(HttpError::exchange(error.into_error())),
                 }
             }
         } else {

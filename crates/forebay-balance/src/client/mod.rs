@@ -5,6 +5,7 @@ mod dns;
 mod endpoint;
 mod error;
 mod headers;
+mod outgoing;
 mod pages;
 mod service;
 #[cfg(feature = "tls")]
