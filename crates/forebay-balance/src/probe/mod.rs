@@ -39,6 +39,8 @@
 
 #[cfg(feature = "client")]
 mod fetch;
+#[cfg(feature = "client")]
+mod json;
 #[cfg(feature = "nvml")]
 pub mod nvml;
 mod preset;
