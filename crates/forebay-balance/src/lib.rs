@@ -101,11 +101,12 @@
 //! # What servers say about themselves
 //!
 //! With [`MetricsProbe`] the balancer fetches a metrics page of each endpoint (vLLM, SGLang, TensorRT-LLM, Triton, TGI,
-//! llama.cpp, DCGM, nvidia_gpu_exporter; also the JSON of SGLang's `/v1/loads`, vLLM's `/load`, llama.cpp's
-//! `/slots`). Requests that run or wait there and are not ours join ours, so that several
-//! gateways do not herd; what a page does not say is unknown, never zero, and taken to be as at the others. Rules turn a
-//! full KV cache, short GPU memory or a GPU fault into less weight, or close the endpoint. For services that are not HTTP
-//! the same is told by [`BalanceHandle::report`] and [`BalanceHandle::set_health`]. [`probe`] has the parser and the rules.
+//! llama.cpp, DCGM, nvidia_gpu_exporter; also the JSON of SGLang's `/v1/loads`, vLLM's `/load`, llama.cpp's `/slots`), or
+//! reads the load reports that come with answers (ORCA). Requests that run or wait there and are not ours join ours, so
+//! that several gateways do not herd; what a page does not say is unknown, never zero, and taken to be as at the others.
+//! Rules turn a full KV cache, short GPU memory or a GPU fault into less weight, or close the endpoint. For services that
+//! are not HTTP the same is told by [`BalanceHandle::report`] and [`BalanceHandle::set_health`]. [`probe`] has the parser
+//! and the rules.
 //!
 //! ```
 //! # #[cfg(feature = "client")]

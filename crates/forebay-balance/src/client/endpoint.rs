@@ -14,6 +14,7 @@ use tower_service::Service;
 use crate::client::connections::{Connections, UpstreamBody};
 use crate::client::error::{HttpError, Kind, unprocessed};
 use crate::client::headers::strip_hop_by_hop;
+use crate::client::orca::Reports;
 use crate::client::outgoing::Outgoing;
 use crate::client::tls::Tls;
 use crate::client::url::HttpUrl;
@@ -32,6 +33,7 @@ struct Inner {
     base: Base,
     at: HttpUrl,
     connections: Arc<Connections>,
+    reports: Reports,
 }
 
 /// What a request gets of the endpoint's URL.
@@ -50,6 +52,8 @@ struct Original {
     uri: Uri,
     version: Version,
     host: Option<HeaderValue>,
+    /// A load report is asked for with it.
+    asked: bool,
 }
 
 impl Original {
@@ -67,13 +71,16 @@ impl Original {
             Some(host) => drop(request.headers_mut().insert(header::HOST, host.clone())),
             None => drop(request.headers_mut().remove(header::HOST)),
         }
+        if self.asked {
+            Reports::take_back(request.headers_mut());
+        }
     }
 }
 
 impl HttpEndpoint {
     /// Another server of an endpoint, such as an exporter: at a URL, where `{host}` is the endpoint's own.
     pub(crate) fn beside(endpoint: &Self, url: &str) -> Option<Self> {
-        let Inner { base, at, connections } = &*endpoint.inner;
+        let Inner { base, at, connections, .. } = &*endpoint.inner;
         let at = HttpUrl {
             url: url.replace("{host}", base.authority.host()),
             http2: false,
@@ -85,6 +92,11 @@ impl HttpEndpoint {
         Self::new(&at, connections.connect_timeout())
             .inspect_err(|problem| tracing::warn!(problem, "a probe cannot be sent"))
             .ok()
+    }
+
+    /// The load reports that come with its answers.
+    pub(crate) fn reports(&self) -> &Reports {
+        &self.inner.reports
     }
 
     /// Which rows of shared pages are about it.
@@ -122,7 +134,7 @@ impl HttpEndpoint {
         let path = uri.path().trim_end_matches('/').to_owned();
         let connections = Arc::new(Connections::new(address, connect_timeout, tls));
         let base = Base { scheme, host, authority, path };
-        Ok(Self { inner: Arc::new(Inner { base, at: at.clone(), connections }) })
+        Ok(Self { inner: Arc::new(Inner { base, at: at.clone(), connections, reports: Reports::default() }) })
     }
 }
 
@@ -130,7 +142,8 @@ impl Inner {
     /// Turns the request to this endpoint; what it was goes back with [`Original::restore`].
     fn address(&self, request: &mut Request<ClientBody>) -> Result<Original, http::Error> {
         let host = request.headers().get(header::HOST).cloned();
-        let original = Original { uri: request.uri().clone(), version: request.version(), host };
+        let asked = self.reports.ask(request.headers_mut());
+        let original = Original { uri: request.uri().clone(), version: request.version(), host, asked };
         let target = if self.base.path.is_empty() {
             original.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
         } else {
@@ -215,6 +228,7 @@ impl Inner {
         };
         let (mut head, body) = response.into_parts();
         strip_hop_by_hop(&mut head.headers);
+        self.reports.hear(original.asked, &mut head.headers);
         head.version = Version::HTTP_11; // of this hop, not of the next
         Ok(Response::from_parts(head, body))
     }

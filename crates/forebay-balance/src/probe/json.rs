@@ -108,7 +108,7 @@ impl Row for Rank {
         if self.max_running_requests == Plain::Number(0.0) {
             return (None, None, None);
         }
-        (self.num_running_reqs.count(), self.num_waiting_reqs.count(), self.token_usage.number().and_then(ratio))
+        (self.num_running_reqs.count(), self.num_waiting_reqs.count(), self.token_usage.ratio())
     }
 }
 
@@ -183,7 +183,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 
 /// A value where a number or a truth value should be; any other is as if it were not there.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-enum Plain {
+pub(super) enum Plain {
     Number(f64),
     Bool(bool),
     #[default]
@@ -198,8 +198,12 @@ impl Plain {
         }
     }
 
-    fn count(self) -> Option<u32> {
+    pub(super) fn count(self) -> Option<u32> {
         self.number().and_then(count)
+    }
+
+    pub(super) fn ratio(self) -> Option<f32> {
+        self.number().and_then(ratio)
     }
 }
 

@@ -43,6 +43,8 @@ mod fetch;
 mod json;
 #[cfg(feature = "nvml")]
 pub mod nvml;
+#[cfg(feature = "client")]
+pub(crate) mod orca;
 mod preset;
 mod reader;
 mod report;
