@@ -17,6 +17,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::ServiceExt as _;
@@ -24,7 +25,10 @@ use tower::ServiceExt as _;
 mod http2_kit;
 mod http_kit;
 use http_kit::{LONG, balance, get, idle, soon};
-use http2_kit::{DATA, NO_ERROR};
+use http2_kit::{DATA, NO_ERROR, SETTINGS};
+
+/// `SETTINGS_MAX_CONCURRENT_STREAMS` is 1: RFC 9113, section 6.5.2.
+const MAX_ONE_STREAM: &[u8] = &[0, 3, 0, 0, 0, 1];
 
 /// What servers have begun to process: how often each path.
 type Processed = Arc<Mutex<HashMap<String, usize>>>;
@@ -290,6 +294,53 @@ impl futures_core::Stream for Half {
             .take()
             .map_or(std::task::Poll::Pending, |part| std::task::Poll::Ready(Some(Ok(http_body::Frame::data(part)))))
     }
+}
+
+/// The limit that the guide names: hyper does not say what became of the one request that waits for a free stream.
+#[tokio::test]
+async fn r45_at_most_one_request_that_waits_for_a_stream_is_an_error_and_none_runs_twice() {
+    let (processed, asked, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let shared = (Arc::clone(&processed), Arc::clone(&asked), Arc::clone(&go));
+    let (url, _) = http2_kit::server(move |mut connection, number| {
+        let (processed, asked, go) = shared.clone();
+        async move {
+            if number == 0 {
+                connection.send(SETTINGS, 0, 0, MAX_ONE_STREAM).await;
+                for last in [false, true] {
+                    let stream = connection.request().await.expect("a request");
+                    processed.fetch_add(1, SeqCst);
+                    if last {
+                        asked.notify_one();
+                        go.notified().await;
+                        connection.go_away(stream, NO_ERROR).await;
+                    }
+                    connection.answer(stream).await;
+                }
+            }
+            while let Some(stream) = connection.request().await {
+                processed.fetch_add(1, SeqCst);
+                connection.answer(stream).await;
+            }
+        }
+    })
+    .await;
+    let (balance, handle) = balance(&[(&url, 1)], true);
+    http2_kit::text(soon(balance.clone().oneshot(get("/"))).await.expect("the first")).await;
+    let mut calls = JoinSet::new();
+    for _ in 0..20 {
+        calls.spawn(soon(balance.clone().oneshot(get("/"))));
+    }
+    soon(asked.notified()).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await; // the others come to wait
+    }
+    go.notify_one();
+    let results = soon(calls.join_all()).await;
+    let errors: Vec<_> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    assert!(errors.iter().all(|error| error.status() == 502));
+    assert_eq!(processed.load(SeqCst), 1 + 20 - errors.len());
+    drop(results);
+    idle(&handle).await;
 }
 
 /// Half of the bodies stream: those that the server has not taken are errors, as they cannot be sent again.
