@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 mod http2_kit;
 mod http_kit;
 use http_kit::{LONG, balance, get, idle, soon};
-use http2_kit::{DATA, NO_ERROR, SETTINGS};
+use http2_kit::{DATA, NO_ERROR, REFUSED_STREAM, SETTINGS};
 
 /// `SETTINGS_MAX_CONCURRENT_STREAMS` is 1: RFC 9113, section 6.5.2.
 const MAX_ONE_STREAM: &[u8] = &[0, 3, 0, 0, 0, 1];
@@ -278,6 +278,29 @@ async fn r45_a_body_that_is_half_sent_when_the_server_goes_away_is_an_error() {
     let error = soon(balance.oneshot(request)).await.expect_err("it cannot be sent again");
     assert_eq!((error.status().as_u16(), others.load(SeqCst)), (502, 0));
     idle(&handle).await;
+}
+
+/// Nothing of it has come when the server says no: it waits for nobody, and goes along as it is.
+#[tokio::test]
+async fn r45_a_body_that_has_not_begun_goes_elsewhere_unread() {
+    for goaway in [false, true] {
+        let (url, _) = http2_kit::server(move |mut connection, _| async move {
+            while let Some(stream) = connection.request().await {
+                if goaway {
+                    connection.go_away(stream - 1, NO_ERROR).await;
+                } else {
+                    connection.cancel(stream, REFUSED_STREAM).await;
+                }
+            }
+        })
+        .await;
+        let (good, others) = http2_kit::good().await;
+        let (balance, handle) = balance(&[(&url, 9), (&good, 1)], true);
+        let response = soon(balance.oneshot(post("/", http_body_util::StreamBody::new(Half(None))))).await;
+        assert_eq!(http2_kit::text(response.expect("elsewhere")).await, "ok");
+        assert_eq!(others.load(SeqCst), 1);
+        idle(&handle).await;
+    }
 }
 
 /// One part of a body, of which the rest never comes.
