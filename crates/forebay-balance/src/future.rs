@@ -25,7 +25,7 @@ use crate::redial::RedialPolicy;
 use crate::service::BalanceBody;
 use crate::wait::Turn;
 
-/// How often a request that never left may be sent to yet another endpoint.
+/// How often a request that was not processed may be sent to yet another endpoint.
 const REDIALS: usize = 2;
 
 /// Which endpoint answered. A response extension, unless [`picked`](crate::BalanceBuilder::picked) says otherwise.
@@ -259,7 +259,7 @@ where
                         // It is asked first, as a pick that comes to nothing would count as a cancelled exchange.
                         let again = if this.tried.len() <= REDIALS { R::again(&mut error) } else { None };
                         this.step.set(Step::Done);
-                        // Running => Readying elsewhere: only if it never left, and there is somebody else.
+                        // Running => Readying elsewhere: only if it was not processed, and there is somebody else.
                         if let Some(request) = again
                             && let Ok(permit) = permit.elsewhere(this.who, this.tried)
                         {

@@ -2,8 +2,8 @@
 //!
 //! Each request goes to the endpoint with the least work for its power, and counts there until the last byte of its
 //! answer, so that token streams weigh for as long as they stream. When the client leaves, the upstream is cancelled. A
-//! request that provably never left goes to another endpoint; one that may have been seen never does, whatever came
-//! back: nothing runs twice.
+//! request that provably never left, or that an HTTP/2 server says it did not process, goes to another endpoint; one
+//! that may have been processed never does, whatever came back: nothing runs twice.
 //!
 //! # In ten lines
 //!
@@ -101,10 +101,12 @@
 //! # What servers say about themselves
 //!
 //! With [`MetricsProbe`] the balancer fetches a metrics page of each endpoint (vLLM, SGLang, TensorRT-LLM, Triton, TGI,
-//! llama.cpp, DCGM, nvidia_gpu_exporter). Requests that run or wait there and are not ours join ours, so that several
-//! gateways do not herd; what a page does not say is unknown, never zero, and taken to be as at the others. Rules turn a
-//! full KV cache, short GPU memory or a GPU fault into less weight, or close the endpoint. For services that are not HTTP
-//! the same is told by [`BalanceHandle::report`] and [`BalanceHandle::set_health`]. [`probe`] has the parser and the rules.
+//! llama.cpp, DCGM, nvidia_gpu_exporter; also the JSON of SGLang's `/v1/loads`, vLLM's `/load`, llama.cpp's `/slots`), or
+//! reads the load reports that come with answers (ORCA). Requests that run or wait there and are not ours join ours, so
+//! that several gateways do not herd; what a page does not say is unknown, never zero, and taken to be as at the others.
+//! Rules turn a full KV cache, short GPU memory or a GPU fault into less weight, or close the endpoint. For services that
+//! are not HTTP the same is told by [`BalanceHandle::report`] and [`BalanceHandle::set_health`]. [`probe`] has the parser
+//! and the rules.
 //!
 //! ```
 //! # #[cfg(feature = "client")]

@@ -37,7 +37,11 @@ pub fn describe() {
     describe_counter!("forebay_balance_outcomes_total", Unit::Count, "Exchanges that ended, by endpoint and outcome.");
     describe_counter!("forebay_balance_refused_total", Unit::Count, "Refused requests, by reason.");
     describe_counter!("forebay_balance_ejections_total", Unit::Count, "Endpoints that were left out for errors.");
-    describe_counter!("forebay_balance_redials_total", Unit::Count, "Requests sent elsewhere, as they never left.");
+    describe_counter!(
+        "forebay_balance_redials_total",
+        Unit::Count,
+        "Requests sent elsewhere, as they were not processed."
+    );
     describe_counter!("forebay_balance_probe_failures_total", Unit::Count, "Metrics pages not read, by kind.");
     describe_histogram!("forebay_balance_wait_seconds", Unit::Seconds, "Waits for a place.");
     describe_histogram!("forebay_balance_head_seconds", Unit::Seconds, "From the pick to the answer's head.");

@@ -1,6 +1,6 @@
-/// An error that may hand back the request, because it provably never left.
+/// An error that may hand back the request, because it provably was not processed.
 pub trait Undispatched<Req> {
-    /// The request; `None` if the endpoint may have seen any of it.
+    /// The request; `None` if the endpoint may have processed any of it.
     fn take_request(&mut self) -> Option<Req>;
 }
 
@@ -14,7 +14,8 @@ pub trait RedialPolicy<E, Req> {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoRedial;
 
-/// A request that provably never left goes to another endpoint, twice at most; the error says so by [`Undispatched`].
+/// A request that provably was not processed goes to another endpoint, twice at most; the error says so by
+/// [`Undispatched`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Redial;
 

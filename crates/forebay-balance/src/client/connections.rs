@@ -1,4 +1,5 @@
-use std::pin::Pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -7,15 +8,19 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::rt::Executor;
+use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::client::ClientBody;
 use crate::client::error::Kind;
+use crate::client::outgoing::Outgoing;
 use crate::client::tls::Tls;
+use crate::driver::Job;
 use forebay_core::BoxError;
 
 /// The most idle HTTP/1 connections kept to one endpoint; the oldest is closed for a newer one.
@@ -30,7 +35,7 @@ pub(crate) struct Connections {
     tls: Option<Tls>,
     idle: Mutex<Vec<http1::SendRequest<ClientBody>>>,
     /// Held while dialling, so that a crowd dials once.
-    shared: tokio::sync::Mutex<Option<http2::SendRequest<ClientBody>>>,
+    shared: tokio::sync::Mutex<Option<http2::SendRequest<Outgoing>>>,
 }
 
 /// Bytes to and from an upstream: TCP, or TLS over it.
@@ -103,25 +108,71 @@ impl Connections {
     }
 
     /// The shared HTTP/2 connection, dialled anew if it has closed, and whether it was.
-    pub(crate) async fn http2(self: &Arc<Self>) -> Result<(http2::SendRequest<ClientBody>, bool), (Kind, BoxError)> {
+    pub(crate) async fn http2(self: &Arc<Self>) -> Result<(http2::SendRequest<Outgoing>, bool), (Kind, BoxError)> {
         let mut shared = self.shared.lock().await;
         if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok((sender.clone(), false));
         }
         let stream = self.dial().await?;
-        let handshake = http2::handshake(TokioExecutor::new(), stream).await;
+        let (tasks, frames) = Tasks::new();
+        let handshake = http2::handshake(tasks, stream).await;
         let (sender, driver) = handshake.map_err(|error| (Kind::Connect, error.into()))?;
         let connections = Arc::downgrade(self);
-        tokio::spawn(async move {
+        let requests = async move {
             let _ = driver.await;
             // A request sent at this very moment may be left in the channel; the last sender to go hands it back.
             if let Some(connections) = connections.upgrade() {
                 connections.shared.lock().await.take_if(|sender| sender.is_closed());
             }
-        });
+        };
+        let frames = async move {
+            if let Ok(frames) = frames.await {
+                frames.await;
+            }
+        };
+        tokio::spawn(both(requests, frames));
         *shared = Some(sender.clone());
         Ok((sender, true))
     }
+}
+
+/// Runs what hyper makes of an HTTP/2 connection. The first task, which reads and writes its frames, is handed out, to run
+/// in that of its requests; the others, bodies and answers, run by themselves.
+///
+/// hyper starts a stream and then asks whether the connection is fine. A GOAWAY read in between, on another thread,
+/// would fail a request that is below its last stream, as if it were above: it would be sent again, though it ran.
+#[derive(Clone)]
+struct Tasks {
+    first: Arc<Mutex<Option<oneshot::Sender<Job>>>>,
+}
+
+impl Tasks {
+    fn new() -> (Self, oneshot::Receiver<Job>) {
+        let (first, frames) = oneshot::channel();
+        (Self { first: Arc::new(Mutex::new(Some(first))) }, frames)
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, task: F) {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match first {
+            Some(first) => drop(first.send(Box::pin(task))),
+            None => drop(tokio::spawn(task)),
+        }
+    }
+}
+
+/// Both to their ends, and never both at the same time.
+async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
+    let (mut one, mut other) = (pin!(one), pin!(other));
+    let mut running = (true, true);
+    poll_fn(|cx| {
+        running.0 = running.0 && one.as_mut().poll(cx).is_pending();
+        running.1 = running.1 && other.as_mut().poll(cx).is_pending();
+        if running == (false, false) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 pin_project! {

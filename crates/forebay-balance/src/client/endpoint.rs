@@ -12,8 +12,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use tower_service::Service;
 
 use crate::client::connections::{Connections, UpstreamBody};
-use crate::client::error::{HttpError, Kind};
+use crate::client::error::{HttpError, Kind, unprocessed};
 use crate::client::headers::strip_hop_by_hop;
+use crate::client::orca::Reports;
+use crate::client::outgoing::Outgoing;
 use crate::client::tls::Tls;
 use crate::client::url::{HttpUrl, without_secrets};
 
@@ -31,6 +33,7 @@ struct Inner {
     base: Base,
     at: HttpUrl,
     connections: Arc<Connections>,
+    reports: Reports,
 }
 
 /// What a request gets of the endpoint's URL.
@@ -49,6 +52,8 @@ struct Original {
     uri: Uri,
     version: Version,
     host: Option<HeaderValue>,
+    /// A load report is asked for with it.
+    asked: bool,
 }
 
 impl Original {
@@ -66,13 +71,16 @@ impl Original {
             Some(host) => drop(request.headers_mut().insert(header::HOST, host.clone())),
             None => drop(request.headers_mut().remove(header::HOST)),
         }
+        if self.asked {
+            Reports::take_back(request.headers_mut());
+        }
     }
 }
 
 impl HttpEndpoint {
     /// Another server of an endpoint, such as an exporter: at a URL, where `{host}` is the endpoint's own.
     pub(crate) fn beside(endpoint: &Self, url: &str) -> Option<Self> {
-        let Inner { base, at, connections } = &*endpoint.inner;
+        let Inner { base, at, connections, .. } = &*endpoint.inner;
         let at = HttpUrl {
             url: url.replace("{host}", base.authority.host()),
             http2: false,
@@ -84,6 +92,11 @@ impl HttpEndpoint {
         Self::new(&at, connections.connect_timeout())
             .inspect_err(|problem| tracing::warn!(problem, "a probe cannot be sent"))
             .ok()
+    }
+
+    /// The load reports that come with its answers.
+    pub(crate) fn reports(&self) -> &Reports {
+        &self.inner.reports
     }
 
     /// Which rows of shared pages are about it.
@@ -121,7 +134,7 @@ impl HttpEndpoint {
         let path = uri.path().trim_end_matches('/').to_owned();
         let connections = Arc::new(Connections::new(address, connect_timeout, tls));
         let base = Base { scheme, host, authority, path };
-        Ok(Self { inner: Arc::new(Inner { base, at: at.clone(), connections }) })
+        Ok(Self { inner: Arc::new(Inner { base, at: at.clone(), connections, reports: Reports::default() }) })
     }
 }
 
@@ -129,7 +142,8 @@ impl Inner {
     /// Turns the request to this endpoint; what it was goes back with [`Original::restore`].
     fn address(&self, request: &mut Request<ClientBody>) -> Result<Original, http::Error> {
         let host = request.headers().get(header::HOST).cloned();
-        let original = Original { uri: request.uri().clone(), version: request.version(), host };
+        let asked = self.reports.ask(request.headers_mut());
+        let original = Original { uri: request.uri().clone(), version: request.version(), host, asked };
         let target = if self.base.path.is_empty() {
             original.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
         } else {
@@ -158,21 +172,33 @@ impl Inner {
             HttpError::undispatched(kind, source, request)
         };
         let response = if self.at.http2 {
+            let mut sent_before = false;
             loop {
                 let (mut sender, fresh) = match self.connections.http2().await {
                     Ok(connection) => connection,
                     Err(error) => return Err(undispatched(error, request)),
                 };
-                let response = sender.try_send_request(request);
+                let (outgoing, spare) = Outgoing::of(request);
+                let response = sender.try_send_request(outgoing);
                 drop(sender); // or a request left in a closed channel would wait for us, and we for it
-                match response.await {
+                let mut error = match response.await {
                     Ok(response) => break response.map(|body| UpstreamBody::new(body, None)),
-                    Err(mut error) => match error.take_message() {
-                        // The upstream went away from the shared connection: once more, at last on a fresh one.
-                        Some(back) if !fresh => request = back,
-                        Some(back) => return Err(undispatched((Kind::Closed, error.into_error().into()), back)),
-                        None => return Err(HttpError::exchange(error.into_error())),
-                    },
+                    Err(error) => error,
+                };
+                let sent = error.message().is_none();
+                let (again, kind) = match (error.take_message(), unprocessed(error.error())) {
+                    (Some(back), _) => (Some(back.map(Outgoing::into_inner)), Kind::Closed),
+                    (None, Some(kind)) => (spare.request().await, kind),
+                    (None, None) => (None, Kind::Exchange),
+                };
+                match again {
+                    // The upstream went away from the shared connection: once more, at last on a fresh one. What had left
+                    // is sent here twice at most.
+                    Some(again) if kind == Kind::Closed && !fresh && !(sent && sent_before) => {
+                        (request, sent_before) = (again, sent_before || sent);
+                    }
+                    Some(again) => return Err(undispatched((kind, error.into_error().into()), again)),
+                    None => return Err(HttpError::exchange(error.into_error())),
                 }
             }
         } else {
@@ -202,6 +228,7 @@ impl Inner {
         };
         let (mut head, body) = response.into_parts();
         strip_hop_by_hop(&mut head.headers);
+        self.reports.hear(original.asked, &mut head.headers);
         head.version = Version::HTTP_11; // of this hop, not of the next
         Ok(Response::from_parts(head, body))
     }

@@ -1,3 +1,4 @@
+use std::error::Error as _;
 use std::sync::Mutex;
 
 use forebay_core::BoxError;
@@ -13,7 +14,7 @@ pub struct HttpError {
     kind: Kind,
     #[source]
     source: Option<BoxError>,
-    /// There if it never left. In a mutex only to be `Sync`, as errors are.
+    /// There if it never left, or was not taken and can be sent again. In a mutex only to be `Sync`, as errors are.
     request: Mutex<Option<Box<Request<ClientBody>>>>,
 }
 
@@ -31,12 +32,14 @@ pub(crate) enum Kind {
     Alpn,
     #[error("the upstream closed the connection before it took the request")]
     Closed,
+    #[error("the upstream refused the request before it worked on it")]
+    Refused,
     #[error("the upstream broke off or did not speak HTTP")]
     Exchange,
 }
 
 impl HttpError {
-    /// A failure of a request that provably never left.
+    /// A failure of a request that provably was not processed.
     pub(crate) fn undispatched(kind: Kind, source: impl Into<BoxError>, request: Request<ClientBody>) -> Self {
         Self { kind, source: Some(source.into()), request: Mutex::new(Some(Box::new(request))) }
     }
@@ -49,7 +52,7 @@ impl HttpError {
     /// Whether no connection came about, or no TLS session on it: nothing was sent.
     #[must_use]
     pub const fn is_connect(&self) -> bool {
-        !matches!(self.kind, Kind::Closed | Kind::Exchange)
+        !matches!(self.kind, Kind::Closed | Kind::Refused | Kind::Exchange)
     }
 
     /// Whether it took too long.
@@ -62,6 +65,17 @@ impl HttpError {
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         if self.is_timeout() { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY }
+    }
+}
+
+/// How the upstream says that it has not processed the request and will not: it refused its stream, or went away with a
+/// last stream below it. RFC 9113, sections 6.8 and 8.7.
+pub(crate) fn unprocessed(error: &hyper::Error) -> Option<Kind> {
+    let error = error.source()?.downcast_ref::<h2::Error>().filter(|error| error.is_remote())?;
+    match error.reason() {
+        _ if error.is_go_away() => Some(Kind::Closed),
+        Some(h2::Reason::REFUSED_STREAM) => Some(Kind::Refused),
+        _ => None,
     }
 }
 

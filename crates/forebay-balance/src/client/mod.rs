@@ -5,6 +5,8 @@ mod dns;
 mod endpoint;
 mod error;
 mod headers;
+mod orca;
+mod outgoing;
 mod pages;
 mod service;
 #[cfg(feature = "tls")]

@@ -16,7 +16,7 @@ use crate::driver::Job;
 use crate::health::HttpCheck;
 use crate::ledger::now;
 use crate::members::AnyNode;
-use crate::probe::MetricsProbe;
+use crate::probe::{LoadReport, MetricsProbe, orca};
 
 /// What is to be watched at each endpoint.
 #[derive(Debug, Clone, Default)]
@@ -50,9 +50,10 @@ impl Watch {
         }
         let pages = Pages::of(&self.probes);
         for (page, probe) in self.probes.iter().enumerate() {
-            let probe = at.clone().probe(probe.clone(), page, pages.clone());
-            jobs.push(Box::pin(async {
-                probe.await;
+            let (at, probe, pages) = (at.clone(), probe.clone(), pages.clone());
+            jobs.push(Box::pin(async move {
+                let _ =
+                    if probe.orca { at.listen(probe, page, pages).await } else { at.probe(probe, page, pages).await };
             }));
         }
         jobs
@@ -101,23 +102,55 @@ impl At {
         let mut clears = 0;
         loop {
             let service = self.service()?;
-            let own_sent = self.node.upgrade()?.core.ledger().picker.slot(self.index).own;
+            let own_sent = self.own()?;
             let report = source.ask(&service).await;
             drop(service);
-            let cleared = self.node.upgrade()?.core.ledger().picker.slot(self.index).clears();
-            if std::mem::replace(&mut clears, cleared) != cleared {
-                source.clear();
-                pages.clear();
-            }
-            // What no page has said anew is not judged again: it holds as long as it would have.
-            if let Some(report) = report {
-                let now = now();
-                let verdict = source.judge(&report, now);
-                let heard = pages.say(page, source.probe.requests(&report), own_sent, verdict, now);
-                self.tell(|picker| picker.heard(self.index, &heard, now))?;
-            }
+            self.hear(&mut source, report, own_sent, (page, &pages), &mut clears)?;
             sleep(jitter(interval)).await;
         }
+    }
+
+    /// Listens to the reports that come with answers, to one in each interval.
+    async fn listen(self, probe: MetricsProbe, page: usize, pages: Pages) -> Option<()> {
+        let interval = probe.interval;
+        let mut source = Source::new(probe);
+        let mut clears = 0;
+        let mut reports = self.service()?.reports().listen();
+        loop {
+            reports.changed().await.ok()?;
+            let report = orca::read(reports.borrow_and_update().as_bytes());
+            let own = self.own()?;
+            self.hear(&mut source, report, own, (page, &pages), &mut clears)?;
+            sleep(jitter(interval)).await;
+            reports.mark_unchanged(); // what came meanwhile is old: how many of ours were there then is not known now
+        }
+    }
+
+    /// How many of our own are in flight there.
+    fn own(&self) -> Option<u32> {
+        Some(self.node.upgrade()?.core.ledger().picker.slot(self.index).own)
+    }
+
+    /// Judges what a page says, and tells the picker. What no page has said anew is not judged again: it holds as long as
+    /// it would have.
+    fn hear(
+        &self,
+        source: &mut Source,
+        report: Option<LoadReport>,
+        own_sent: u32,
+        (page, pages): (usize, &Pages),
+        clears: &mut u32,
+    ) -> Option<()> {
+        let cleared = self.node.upgrade()?.core.ledger().picker.slot(self.index).clears();
+        if std::mem::replace(clears, cleared) != cleared {
+            source.clear();
+            pages.clear();
+        }
+        let Some(report) = report else { return Some(()) };
+        let now = now();
+        let verdict = source.judge(&report, now);
+        let heard = pages.say(page, source.probe.requests(&report), own_sent, verdict, now);
+        self.tell(|picker| picker.heard(self.index, &heard, now))
     }
 }
 

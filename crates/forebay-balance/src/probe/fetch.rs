@@ -27,6 +27,8 @@ pub struct MetricsProbe {
     pub(crate) baseline: u32,
     pub(crate) rules: Rules,
     pub(crate) gpu_exporter: bool,
+    /// It comes with the answers, and is not fetched.
+    pub(crate) orca: bool,
 }
 
 impl std::fmt::Debug for MetricsProbe {
@@ -55,6 +57,7 @@ impl MetricsProbe {
                 ]
             }),
             gpu_exporter: false,
+            orca: false,
         }
     }
 
@@ -77,6 +80,19 @@ impl MetricsProbe {
     /// Of nvidia_gpu_exporter, at its own address.
     pub fn nvidia_gpu_exporter(at: impl Into<String>, path: impl Into<String>) -> Self {
         Self { gpu_exporter: true, ..Self::new(Preset::nvidia_gpu_exporter(), path).at(at) }
+    }
+
+    /// Fetches nothing, but asks for a load report with each request (`endpoint-load-metrics-format: TEXT`) and reads that
+    /// of the answer's head (`endpoint-load-metrics`): [ORCA], which vLLM speaks. As text, with or without `TEXT`, or as
+    /// `JSON`; of its named metrics `kv_cache_usage_perc` (or `kv_cache_utilization`), `num_requests_waiting` and
+    /// `num_requests_running` count. One is judged each [interval](Self::interval), and holds as long as a page. The
+    /// client sees neither, unless it asks itself.
+    ///
+    /// vLLM does not say how many run: for that, add its `/metrics`.
+    ///
+    /// [ORCA]: https://github.com/grpc/proposal/blob/master/A51-custom-backend-metrics.md
+    pub fn orca() -> Self {
+        Self { orca: true, ..Self::new(Preset::auto(), "/") }
     }
 
     /// Asks another server than the endpoint: a base URL, such as `http://10.0.0.1:9400`, or `{host}` in it for the
@@ -124,6 +140,9 @@ impl MetricsProbe {
             if time.is_zero() {
                 problems.push(format!("probe.{name} is 0: more than 0"));
             }
+        }
+        if self.orca && self.at.is_some() {
+            problems.push("probe.at is set for ORCA: its reports come with the answers of the endpoint".to_owned());
         }
         if self.max_bytes == 0 {
             problems.push("probe.max_bytes is 0: more than 0".to_owned());

@@ -39,8 +39,12 @@
 
 #[cfg(feature = "client")]
 mod fetch;
+#[cfg(feature = "client")]
+mod json;
 #[cfg(feature = "nvml")]
 pub mod nvml;
+#[cfg(feature = "client")]
+pub(crate) mod orca;
 mod preset;
 mod reader;
 mod report;

@@ -1,5 +1,7 @@
 //! Which names mean what, for the servers and exporters that we know.
 
+#[cfg(feature = "client")]
+use super::json::Document;
 use super::{LoadReport, ParseError, Reader};
 
 /// What a sample tells.
@@ -126,12 +128,24 @@ const NVIDIA_GPU_EXPORTER: &[Meaning] = &[
 #[derive(Debug, Clone)]
 pub struct Preset {
     meanings: Vec<Meaning>,
+    #[cfg(feature = "client")]
+    document: Option<Document>,
     selectors: Vec<(String, String)>,
 }
 
 impl Preset {
     fn of(tables: &[&[Meaning]]) -> Self {
-        Self { meanings: tables.concat(), selectors: Vec::new() }
+        Self {
+            meanings: tables.concat(),
+            #[cfg(feature = "client")]
+            document: None,
+            selectors: Vec::new(),
+        }
+    }
+
+    #[cfg(feature = "client")]
+    fn json(document: Document) -> Self {
+        Self { document: Some(document), ..Self::of(&[]) }
     }
 
     /// [vLLM](https://docs.vllm.ai/en/latest/usage/metrics/): running, waiting, KV cache.
@@ -197,13 +211,40 @@ impl Preset {
         Self::of(&[VLLM, SGLANG, TENSORRT_LLM, TRITON, TGI, LLAMA_CPP, DCGM, NVIDIA_GPU_EXPORTER])
     }
 
+    /// `/v1/loads` of [SGLang](https://docs.sglang.io), which needs no `--enable-metrics`: running, waiting and KV cache
+    /// as JSON. `/v1/loads?include=core` is the shortest. Data parallel ranks add up; while one of them has not reported
+    /// since the start, nothing is known. With the feature `client`.
+    #[cfg(feature = "client")]
+    #[must_use]
+    pub fn sglang_loads() -> Self {
+        Self::json(Document::SglangLoads)
+    }
+
+    /// `/load` of [vLLM](https://docs.vllm.ai), started with `--enable-server-load-tracking`: all requests that it has,
+    /// as JSON, which count as running. It says 0 also if started without, so 0 is unknown here: `/metrics` says more.
+    /// Of several API servers (`--api-server-count`) one answers, for itself. With the feature `client`.
+    #[cfg(feature = "client")]
+    #[must_use]
+    pub fn vllm_load() -> Self {
+        Self::json(Document::VllmLoad)
+    }
+
+    /// `/slots` of [llama.cpp](https://github.com/ggml-org/llama.cpp/tree/master/tools/server), which needs no
+    /// `--metrics`: the busy slots, as JSON, which count as running. What waits beyond them it does not say, and counts
+    /// for nothing. With the feature `client`.
+    #[cfg(feature = "client")]
+    #[must_use]
+    pub fn llama_cpp_slots() -> Self {
+        Self::json(Document::LlamaCppSlots)
+    }
+
     /// Takes only rows where the label has this value; called again with the same label, any of the values will do.
     ///
     /// A few labels are known under several names. `model` (also `model_name`) chooses among requests, and leaves GPUs
     /// alone; `gpu` (the index), `UUID` (with or without `GPU-`) and `GPU_I_ID` (the MIG instance) choose devices, and
     /// leave requests alone. Every other label, such as `pod` (`exported_pod` before `pod`, which then is the
     /// exporter's own) or `namespace`, chooses among all rows. A row that does not carry the label is not taken: it may
-    /// be about others.
+    /// be about others; so of a JSON document, which has no labels, only a choice among devices takes anything.
     #[must_use]
     pub fn select(mut self, label: impl Into<String>, value: impl Into<String>) -> Self {
         self.selectors.push((label.into(), value.into()));
@@ -213,6 +254,11 @@ impl Preset {
     /// A reader for one page.
     #[must_use]
     pub fn reader(&self) -> Reader {
+        #[cfg(feature = "client")]
+        if let Some(document) = self.document {
+            let devices = |(label, _): &(String, String)| ["gpu", "UUID", "GPU_I_ID"].contains(&&**label);
+            return Reader::json(document, !self.selectors.iter().all(devices));
+        }
         Reader::new(self.meanings.clone(), self.selectors.clone())
     }
 
@@ -220,7 +266,7 @@ impl Preset {
     ///
     /// # Errors
     ///
-    /// [`ParseError`] if the page is not metrics, or too long.
+    /// [`ParseError`] if the page is not metrics, or not the JSON of this preset, or too long.
     pub fn read(&self, page: &[u8]) -> Result<LoadReport, ParseError> {
         let mut reader = self.reader();
         reader.push(page)?;

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+#[cfg(feature = "client")]
+use super::json::{Document, JsonReader};
 use super::{
     GpuReport, LoadReport, ParseError, Parser, Sample, Sink,
     preset::{Meaning, Signal},
@@ -21,12 +23,25 @@ const MAX_ERRORS: u32 = 1_000_000_000;
 /// less free.
 #[derive(Debug)]
 pub struct Reader {
-    parser: Parser<Collector>,
+    format: Format,
+}
+
+#[derive(Debug)]
+enum Format {
+    Text(Parser<Collector>),
+    #[cfg(feature = "client")]
+    Json(JsonReader),
 }
 
 impl Reader {
     pub(super) fn new(meanings: Vec<Meaning>, selectors: Vec<(String, String)>) -> Self {
-        Self { parser: Parser::new(Collector { meanings, selectors, ..Collector::default() }) }
+        let collector = Collector { meanings, selectors, ..Collector::default() };
+        Self { format: Format::Text(Parser::new(collector)) }
+    }
+
+    #[cfg(feature = "client")]
+    pub(super) const fn json(document: Document, selects: bool) -> Self {
+        Self { format: Format::Json(JsonReader::new(document, selects)) }
     }
 
     /// Reads the next part of the page, cut anywhere.
@@ -35,16 +50,24 @@ impl Reader {
     ///
     /// [`ParseError`] once the page cannot be metrics or is too long; the rest of it need not be fetched.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), ParseError> {
-        self.parser.push(chunk)
+        match &mut self.format {
+            Format::Text(parser) => parser.push(chunk),
+            #[cfg(feature = "client")]
+            Format::Json(reader) => reader.push(chunk),
+        }
     }
 
     /// Ends the page. A page without any of the names that the preset knows gives a report where nothing is known.
     ///
     /// # Errors
     ///
-    /// [`ParseError`] if the page was not metrics, or too long.
+    /// [`ParseError`] if the page was not metrics, or not the JSON of its preset, or too long.
     pub fn finish(self) -> Result<LoadReport, ParseError> {
-        Ok(self.parser.finish()?.into_report())
+        match self.format {
+            Format::Text(parser) => Ok(parser.finish()?.into_report()),
+            #[cfg(feature = "client")]
+            Format::Json(reader) => reader.finish(),
+        }
     }
 }
 

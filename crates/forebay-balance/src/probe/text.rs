@@ -27,6 +27,9 @@ pub enum ParseError {
     /// It has text, and not a line of it is a sample or a comment: a JSON document, for example.
     #[error("neither a sample nor a comment in it")]
     NotMetrics,
+    /// Not JSON, not all of it, or not the document of this preset: an error page, or the wrong path.
+    #[error("not the JSON document that the preset reads")]
+    NotJson,
 }
 
 /// One sample, borrowed from its line.
