@@ -254,7 +254,11 @@ where
                     }
                     Err(mut error) => {
                         let mut permit = this.permit.take().expect("held until the end");
-                        permit.fail();
+                        if R::is_busy(&error) {
+                            permit.overload();
+                        } else {
+                            permit.fail();
+                        }
                         this.tried.push(permit.index());
                         // It is asked first, as a pick that comes to nothing would count as a cancelled exchange.
                         let again = if this.tried.len() <= REDIALS { R::again(&mut error) } else { None };

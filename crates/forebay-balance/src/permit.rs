@@ -165,6 +165,11 @@ impl Permit {
         }
     }
 
+    /// It was turned away, as the endpoint is busy.
+    pub(crate) const fn overload(&mut self) {
+        self.outcome = Outcome::Overload;
+    }
+
     /// It failed.
     pub(crate) const fn fail(&mut self) {
         self.outcome = Outcome::Error;

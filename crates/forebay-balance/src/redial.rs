@@ -2,12 +2,23 @@
 pub trait Undispatched<Req> {
     /// The request; `None` if the endpoint may have processed any of it.
     fn take_request(&mut self) -> Option<Req>;
+
+    /// Whether the endpoint is no more than busy, which counts as overload and not as an error. Default: no.
+    fn is_busy(&self) -> bool {
+        false
+    }
 }
 
 /// Whether a failed request may be sent to another endpoint: the second parameter of a [`Balance`](crate::Balance).
 pub trait RedialPolicy<E, Req> {
     /// The request, if it may go elsewhere.
     fn again(error: &mut E) -> Option<Req>;
+
+    /// Whether the endpoint that failed is no more than busy, for what is known.
+    fn is_busy(error: &E) -> bool {
+        let _ = error;
+        false
+    }
 }
 
 /// A failed request is never sent again.
@@ -28,6 +39,10 @@ impl<E, Req> RedialPolicy<E, Req> for NoRedial {
 impl<E: Undispatched<Req>, Req> RedialPolicy<E, Req> for Redial {
     fn again(error: &mut E) -> Option<Req> {
         error.take_request()
+    }
+
+    fn is_busy(error: &E) -> bool {
+        error.is_busy()
     }
 }
 

@@ -84,4 +84,9 @@ impl Undispatched<Request<ClientBody>> for HttpError {
         let request = self.request.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         request.take().map(|request| *request)
     }
+
+    /// A stream that was refused: the connection is full, or about to be closed.
+    fn is_busy(&self) -> bool {
+        matches!(self.kind, Kind::Refused)
+    }
 }
