@@ -26,6 +26,12 @@ use forebay_core::BoxError;
 /// The most idle HTTP/1 connections kept to one endpoint; the oldest is closed for a newer one.
 const MAX_IDLE: usize = 256;
 
+/// How many bytes of an answer an HTTP/2 upstream may send that nobody has read yet.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// And of all answers of a connection together: the most there can be (RFC 9113, 6.9.1), enough for 8191 that nobody reads,
+/// so that these hold up no other.
+const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+
 /// The connections to one endpoint: idle HTTP/1 ones, the last used first, and one shared HTTP/2 connection.
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -115,7 +121,11 @@ impl Connections {
         }
         let stream = self.dial().await?;
         let (tasks, frames) = Tasks::new();
-        let handshake = http2::handshake(tasks, stream).await;
+        let handshake = http2::Builder::new(tasks)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .handshake(stream)
+            .await;
         let (sender, driver) = handshake.map_err(|error| (Kind::Connect, error.into()))?;
         let connections = Arc::downgrade(self);
         let requests = async move {
