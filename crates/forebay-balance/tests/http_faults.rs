@@ -131,6 +131,35 @@ async fn closed_within_a_chunk_or_between_chunks_the_body_is_broken_not_over() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_request_ends_however_close_to_the_end_of_a_connection_it_is_sent() {
+    // Each connection looks alive after its answer, and closes just then.
+    let (url, read) = says(OK).await;
+    let (balance, handle) = balance(&[(&url, 1)], false);
+    let mut calls = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let (balance, handle, url) = (balance.clone(), handle.clone(), url.clone());
+        calls.spawn(async move {
+            let mut whole = 0;
+            for _ in 0..200 {
+                handle.clear(&url); // never out for errors
+                if let Ok(response) = soon(balance.clone().oneshot(get("/"))).await {
+                    whole += usize::from(soon(response.into_body().collect()).await.is_ok());
+                }
+            }
+            whole
+        });
+    }
+    let mut whole = 0;
+    while let Some(call) = calls.join_next().await {
+        whole += call.expect("no panic");
+    }
+    idle(&handle).await;
+    let read = read.load(SeqCst);
+    assert!(whole <= read && read <= 3200, "{whole} answers, {read} requests: none is sent twice");
+    assert!(whole > 1600, "{whole} of 3200");
+}
+
 #[tokio::test]
 async fn an_exact_length_body_frees_its_place_at_its_last_frame() {
     let (url, mut seen) = stalls(OK).await; // no close tells the end
