@@ -11,6 +11,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -25,6 +26,16 @@ use forebay_core::BoxError;
 
 /// The most idle HTTP/1 connections kept to one endpoint; the oldest is closed for a newer one.
 const MAX_IDLE: usize = 256;
+
+/// An upstream that is silent for this long is asked whether it is still there,
+const SILENCE: Duration = Duration::from_secs(15);
+/// and again after each such time,
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// until so many questions went unanswered: then its connection breaks.
+const QUESTIONS: u32 = 3;
+/// What was sent must have arrived within this time.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// How many bytes of an answer an HTTP/2 upstream may send that nobody has read yet.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -96,6 +107,7 @@ impl Connections {
     async fn connect(&self) -> Result<Box<dyn Stream>, (Kind, BoxError)> {
         let stream = TcpStream::connect(&self.address).await.map_err(|error| (Kind::Connect, error.into()))?;
         let _ = stream.set_nodelay(true); // only slower without
+        watch(&stream);
         match &self.tls {
             None => Ok(Box::new(stream)),
             Some(tls) => Ok(Box::new(tls.connect(stream).await?)),
@@ -144,6 +156,17 @@ impl Connections {
         *shared = Some(sender.clone());
         Ok((sender, true))
     }
+}
+
+/// Has the system watch a connection, as an upstream that vanishes (its power, its network, its address translation) says
+/// nothing: whoever waits for a long answer would wait for ever, and the next ones with him. By TCP and not by HTTP/2's
+/// PING, as gRPC servers close a connection on which nothing but pings comes.
+fn watch(stream: &TcpStream) {
+    let socket = SockRef::from(stream);
+    let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(ASK_AGAIN).with_retries(QUESTIONS);
+    let _ = socket.set_tcp_keepalive(&keepalive); // only later without
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
 }
 
 /// Runs what hyper makes of an HTTP/2 connection. The first task, which reads and writes its frames, is handed out, to run
@@ -238,5 +261,26 @@ impl Body for UpstreamBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_system_watches_whether_an_upstream_is_still_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
+        watch(&stream);
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().expect("an option"));
+        assert_eq!(socket.tcp_keepalive_time().expect("an option"), SILENCE);
+        assert_eq!(socket.tcp_keepalive_interval().expect("an option"), ASK_AGAIN);
+        assert_eq!(socket.tcp_keepalive_retries().expect("an option"), QUESTIONS);
+        #[cfg(target_os = "linux")]
+        assert_eq!(socket.tcp_user_timeout().expect("an option"), Some(UNACKNOWLEDGED));
     }
 }
