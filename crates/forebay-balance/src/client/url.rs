@@ -27,6 +27,10 @@ impl Endpoint<HttpUrl> {
 
     /// Whether to speak HTTP/2 to it: from the first byte (prior knowledge), or over TLS if the server agrees by ALPN,
     /// and not at all if it does not. Default: HTTP/1.1.
+    ///
+    /// All requests to it share one connection. A server that bounds the streams of a connection (nginx: 128) works on no
+    /// more at once, and the others wait where no order is kept: give it that number as
+    /// [`max_concurrency`](Self::max_concurrency).
     pub fn http2(mut self, http2: bool) -> Self {
         self.service.http2 = http2;
         self
