@@ -15,25 +15,8 @@ pub(crate) const BUCKETS: usize = BOUNDS.len() + 1;
 
 pub(crate) const OUTCOMES: [Outcome; 4] = [Outcome::Success, Outcome::Overload, Outcome::Error, Outcome::Cancelled];
 
-/// Reasons by their row; the last row takes those that a newer core may know.
-pub(crate) const REASONS: [Reason; 15] = [
-    Reason::QueueFull,
-    Reason::QueueTimeout,
-    Reason::Evicted,
-    Reason::Overloaded,
-    Reason::DeadlineInfeasible,
-    Reason::AtCapacity,
-    Reason::NoCapacity,
-    Reason::NoEndpoint,
-    Reason::ShuttingDown,
-    Reason::StoreUnavailable,
-    Reason::DeadlineExceeded,
-    Reason::KeyInvalid,
-    Reason::BodyTimeout,
-    Reason::TooLarge,
-    Reason::KeyMismatch,
-];
-const SHED_ROWS: usize = REASONS.len() + 1;
+/// Reasons by their row; one more takes those that are not in the list.
+const SHED_ROWS: usize = Reason::ALL.len() + 1;
 
 /// How a request was answered without work for the backends: it is not part of the offered load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,7 +153,7 @@ pub(crate) struct Block {
 
 impl Block {
     pub(crate) fn shed(&self, reason: Reason) {
-        let row = REASONS.iter().position(|known| *known == reason).unwrap_or(REASONS.len());
+        let row = Reason::ALL.iter().position(|known| *known == reason).unwrap_or(Reason::ALL.len());
         add(&self.shed[row], 1);
     }
 
@@ -180,7 +163,7 @@ impl Block {
 
     /// Each reason with its label and count.
     pub(crate) fn sheds(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        let labels = REASONS.iter().map(|reason| reason.as_str()).chain(["other"]);
+        let labels = Reason::ALL.iter().map(|reason| reason.as_str()).chain(["other"]);
         labels.zip(self.shed.iter().map(|count| count.load(Ordering::Relaxed)))
     }
 

@@ -40,6 +40,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All reasons, in order: for metric labels that should be there before the first refusal.
+    pub const ALL: &'static [Self] = &[
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::Evicted,
+        Self::Overloaded,
+        Self::DeadlineInfeasible,
+        Self::AtCapacity,
+        Self::NoCapacity,
+        Self::NoEndpoint,
+        Self::ShuttingDown,
+        Self::StoreUnavailable,
+        Self::DeadlineExceeded,
+        Self::KeyInvalid,
+        Self::BodyTimeout,
+        Self::TooLarge,
+        Self::KeyMismatch,
+    ];
+
     /// The status of the refusal.
     #[must_use]
     pub const fn status(self) -> StatusCode {
@@ -109,5 +128,16 @@ impl Reason {
     /// Whether the refusal names a time to come back.
     pub(crate) const fn has_retry_after(self) -> bool {
         matches!(self.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_reasons_are_in_the_list_in_order() {
+        assert!(Reason::ALL.iter().enumerate().all(|(index, reason)| *reason as usize == index));
+        assert_eq!(Reason::ALL.last(), Some(&Reason::KeyMismatch), "the last one there is");
     }
 }

@@ -5,29 +5,11 @@ use std::time::Duration;
 
 use forebay_core::{Class, Protocol, Reason, Rejection};
 
-const REASONS: [Reason; 15] = [
-    Reason::QueueFull,
-    Reason::QueueTimeout,
-    Reason::Evicted,
-    Reason::Overloaded,
-    Reason::DeadlineInfeasible,
-    Reason::AtCapacity,
-    Reason::NoCapacity,
-    Reason::NoEndpoint,
-    Reason::ShuttingDown,
-    Reason::StoreUnavailable,
-    Reason::DeadlineExceeded,
-    Reason::KeyInvalid,
-    Reason::BodyTimeout,
-    Reason::TooLarge,
-    Reason::KeyMismatch,
-];
-
 /// Status, fields and body of the refusal for each reason, after 1.5 s in P2; the time to come back is 4 s and up to a
 /// quarter more.
 fn refusals(caller: Protocol) -> String {
     let mut text = String::new();
-    for reason in REASONS {
+    for &reason in Reason::ALL {
         let rejection = Rejection::new(reason).class(Class::P2).waited(Duration::from_millis(1500));
         let response = rejection.retry_after(Duration::from_secs(4)).into_response_for(caller);
         writeln!(text, "{}", response.status()).expect("a String takes all");
