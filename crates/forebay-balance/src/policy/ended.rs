@@ -37,18 +37,31 @@ impl Picker {
         let time = &mut time.into();
         self.vacate(picked, time);
         self.learn(picked, ended, time);
-        self.retire(picked.index);
+        if self.slots[picked.index].removed {
+            self.retire(picked.index);
+        }
         time.known()
     }
 
     /// Learns from an exchange that is over, or goes on elsewhere.
     #[inline]
     pub(crate) fn learn(&mut self, picked: &Picked, ended: &Ended, time: &mut Time) {
+        let slot = &mut self.slots[picked.index];
+        slot.outcomes[ended.outcome as usize] += 1;
+        if ended.outcome == Outcome::Success && slot.plain && !picked.timed {
+            slot.record.success();
+            self.pools[slot.pool].succeeded();
+        } else {
+            self.learn_more(picked, ended, time);
+        }
+    }
+
+    /// Where there is more to learn than that an exchange went well.
+    #[inline(never)]
+    fn learn_more(&mut self, picked: &Picked, ended: &Ended, time: &mut Time) {
         let index = picked.index;
-        let slot = &mut self.slots[index];
-        let count = &mut slot.outcomes[ended.outcome as usize];
-        *count = count.saturating_add(1);
-        let trial = matches!(slot.record.phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
+        let phase = self.slots[index].record.phase;
+        let trial = matches!(phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
         match ended.outcome {
             Outcome::Cancelled if trial => self.change(index, time.now(), Slot::retry_trial),
             Outcome::Cancelled => {}
@@ -58,16 +71,21 @@ impl Picker {
         }
     }
 
-    #[inline]
     fn succeeded(&mut self, picked: &Picked, trial: bool, time: &mut Time) {
         let index = picked.index;
         let slot = &mut self.slots[index];
-        let now = picked.timed.then(|| time.now());
-        let took = now.zip(picked.started).map(|(now, started)| now.saturating_duration_since(started));
-        self.pools[slot.pool].succeeded(took);
-        if let Some(config) = &self.settings.outlier {
-            slot.record.success(config, now.map(|now| now.saturating_duration_since(self.epoch)));
+        let pool = &mut self.pools[slot.pool];
+        if picked.timed {
+            let now = time.now();
+            if let Some(started) = picked.started {
+                pool.took(now.saturating_duration_since(started));
+            }
+            if let Some(config) = &self.settings.outlier {
+                slot.record.step(config, now.saturating_duration_since(self.epoch));
+            }
         }
+        slot.record.success();
+        pool.succeeded();
         if trial {
             self.passed(index, time.now());
         } else if slot.busy.cap().is_some() || slot.starting.is_some() {

@@ -173,7 +173,6 @@ impl Picker {
     }
 
     /// Frees the slot of an endpoint that was removed once nothing is in flight.
-    #[inline]
     pub(super) fn retire(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         if !slot.removed || slot.gone || slot.own > 0 {
@@ -294,8 +293,8 @@ impl Picker {
         if let Some(class) = guest {
             pool.borrowed[class.index()] += 1;
         }
-        pool.occupy(slot, self.settings.offset, true);
-        let trial = slot.begin_trial(ticket);
+        pool.occupy(slot, true);
+        let trial = !slot.plain && slot.begin_trial(ticket);
         let timed = trial || sample || pool.is_watched();
         if timed {
             time.now();
@@ -321,7 +320,7 @@ impl Picker {
             let slot = &self.slots[index];
             let pool = &mut self.pools[slot.pool];
             if pool.members[slot.leaf as usize] == Some(index as u32) {
-                pool.exclude(slot, self.settings.offset, out); // or else it is gone by now
+                pool.exclude(slot, out); // or else it is gone by now
             }
         }
     }
@@ -348,7 +347,7 @@ impl Picker {
                 if let Some(class) = from.claim.guest {
                     pool.borrowed[class.index()] += 1;
                 }
-                pool.occupy(slot, picker.settings.offset, true);
+                pool.occupy(slot, true);
                 let home = picker.home_of(from.index);
                 from.pinned().map(|key| picker.pins.take(key, home, false, now));
             }
@@ -374,7 +373,7 @@ impl Picker {
             *borrowed = borrowed.saturating_sub(1);
             self.opened = true; // a guest may have it, also where the pool's open places are as many as before
         }
-        pool.occupy(slot, self.settings.offset, false);
+        pool.occupy(slot, false);
         self.opened |= pool.open() > open;
     }
 

@@ -43,7 +43,7 @@ pub enum Offset {
 }
 
 impl Offset {
-    const fn units(self) -> i64 {
+    pub(super) const fn units(self) -> i64 {
         let eighths = match self {
             Self::Zero => 0,
             Self::Half => 4,
@@ -111,7 +111,7 @@ pub(crate) struct Pool {
 /// What one slot adds to the sums.
 #[derive(Clone, Copy)]
 struct Share {
-    room: u32,
+    room: u64,
     unbounded: bool,
     weight: u64,
     known: u64,
@@ -168,7 +168,7 @@ impl Pool {
     }
 
     fn add(&mut self, share: Share) {
-        self.free += u64::from(share.room);
+        self.free += share.room;
         self.unbounded += usize::from(share.unbounded);
         self.weight += share.weight;
         self.known += share.known;
@@ -183,7 +183,7 @@ impl Pool {
     }
 
     fn subtract(&mut self, share: Share) {
-        self.free -= u64::from(share.room);
+        self.free -= share.room;
         self.unbounded -= usize::from(share.unbounded);
         self.weight -= share.weight;
         self.known -= share.known;
@@ -201,28 +201,27 @@ impl Pool {
     pub(super) fn change(&mut self, slot: &mut Slot, offset: Offset, now: Instant, change: impl FnOnce(&mut Slot)) {
         self.subtract(Share::of(slot));
         change(slot);
-        slot.derive(self.panic, now);
+        slot.derive(self.panic, offset, now);
         self.add(Share::of(slot));
-        self.place(slot, offset);
+        self.place(slot);
     }
 
     /// One request more or less there, and nothing else. O(log endpoints).
     #[inline]
-    pub(super) fn occupy(&mut self, slot: &mut Slot, offset: Offset, more: bool) {
+    pub(super) fn occupy(&mut self, slot: &mut Slot, more: bool) {
         let before = slot.room();
         slot.occupy(more, self.panic);
         self.own = if more { self.own + 1 } else { self.own.saturating_sub(1) };
-        self.free = self.free - u64::from(before) + u64::from(slot.room());
-        self.place(slot, offset);
+        self.free = self.free - before + slot.room();
+        self.place(slot);
     }
 
     #[inline]
-    fn place(&mut self, slot: &Slot, offset: Offset) {
-        let weight = if slot.open && slot.takes_more() { slot.weight } else { 0 };
-        let work = slot.relative_load().saturating_mul(2).saturating_add(offset.units());
-        self.set(slot.leaf, work, weight, slot.last_pick);
+    fn place(&mut self, slot: &Slot) {
+        self.set(slot.leaf, slot.work(), if slot.takes_more() { slot.weight } else { 0 }, slot.last_pick);
     }
 
+    #[inline]
     fn set(&mut self, leaf: u32, work: i64, weight: u32, ticket: u64) {
         if let Some(sampler) = &mut self.sampler {
             sampler.change(leaf, self.tree.keys()[leaf as usize].weight(), weight);
@@ -231,11 +230,11 @@ impl Pool {
     }
 
     /// Leaves a slot out of the picks until it is [`change`](Self::change)d or [`occupy`](Self::occupy)ed.
-    pub(super) fn exclude(&mut self, slot: &Slot, offset: Offset, excluded: bool) {
+    pub(super) fn exclude(&mut self, slot: &Slot, excluded: bool) {
         if excluded {
             self.set(slot.leaf, 0, 0, 0);
         } else {
-            self.place(slot, offset);
+            self.place(slot);
         }
     }
 
@@ -329,11 +328,13 @@ impl Pool {
         after.as_secs_f64() >= 3.0 * mean
     }
 
-    /// A success, and how long it took if that is known: a moving average with the weight 1/32.
     #[inline]
-    pub(super) fn succeeded(&mut self, took: Option<Duration>) {
+    pub(super) const fn succeeded(&mut self) {
         self.alert = self.alert.saturating_sub(1);
-        let Some(took) = took else { return };
+    }
+
+    /// How long a success took: a moving average with the weight 1/32.
+    pub(super) fn took(&mut self, took: Duration) {
         let took = took.as_secs_f64();
         self.mean = Some(self.mean.map_or(took, |mean| mean + (took - mean) / 32.0));
     }

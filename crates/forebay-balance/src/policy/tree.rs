@@ -1,11 +1,11 @@
 /// From here on an endpoint is closed. Times a weight below 2^24 it still fits in 64 bits.
-const CLOSED: i64 = 1 << 39;
+pub(super) const CLOSED: i64 = 1 << 39;
 
 /// How an endpoint stands beside the others.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Key {
-    /// `2 load + offset`, in 1/256 requests, a thousand million requests at most; `CLOSED`: more than any. Less than 0 if
-    /// others have much less there than elsewhere.
+    /// `2 load + offset`, in 1/256 requests; `CLOSED`: more than any. Less than 0 if others have much less there than
+    /// elsewhere.
     work: i64,
     /// When it was picked last, in picks: no two are the same, but for closed ones.
     ticket: u64,
@@ -21,7 +21,8 @@ impl Key {
         if weight == 0 {
             Self { work: CLOSED, weight: 1, ticket: 0, leaf }
         } else {
-            Self { work: work.clamp(1 - CLOSED, CLOSED - 1), weight, ticket, leaf }
+            debug_assert!(work.abs() < CLOSED);
+            Self { work, weight, ticket, leaf }
         }
     }
 

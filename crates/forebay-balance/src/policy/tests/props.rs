@@ -60,7 +60,8 @@ fn scan(picker: &Picker, pool: usize, excluded: &[usize]) -> Option<usize> {
     let open = members.filter(|index| !excluded.contains(index) && takes(&picker.slots[*index]));
     open.min_by(|a, b| {
         let (a, b) = (&picker.slots[*a], &picker.slots[*b]);
-        let work = |of: &Slot, against: &Slot| i128::from(2 * of.relative_load() + 320) * i128::from(against.weight);
+        let load = |of: &Slot| (i64::from(of.own) + i64::from(of.ghosts.count())) * 256 + of.surplus;
+        let work = |of: &Slot, against: &Slot| i128::from(2 * load(of) + 320) * i128::from(against.weight);
         work(a, b).cmp(&work(b, a)).then(a.last_pick.cmp(&b.last_pick))
     })
 }
@@ -94,7 +95,7 @@ fn audit(picker: &Picker, held: &[(Picked, Instant)], reserved: &[(Class, Claim)
     }
     for (at, pool) in picker.pools.iter().enumerate() {
         let members: Vec<&Slot> = pool.members.iter().flatten().map(|index| &picker.slots[*index as usize]).collect();
-        let free: u64 = members.iter().map(|slot| u64::from(slot.room())).sum();
+        let free: u64 = members.iter().map(|slot| slot.room()).sum();
         let unbounded = members.iter().any(|slot| slot.is_unbounded());
         let open = if unbounded { u64::MAX } else { free.saturating_sub(pool.reserved) };
         prop_assert_eq!(pool.open(), open);
