@@ -30,38 +30,38 @@ impl Picked {
 }
 
 impl Picker {
+    /// The end of most exchanges: gives a place back, and counts a success of which nothing else is to be learned.
+    /// `false`: there is more to do, so [`release`](Self::release) has to do it all. O(log endpoints).
+    #[inline(always)]
+    pub(crate) fn release_plainly(&mut self, picked: &Picked) -> bool {
+        let slot = &mut self.slots[picked.index];
+        if !slot.plain || picked.timed || picked.claim.guest.is_some() || picked.pinned().is_some() {
+            return false;
+        }
+        let pool = &mut self.pools[slot.pool];
+        self.opened |= pool.occupy(slot, false);
+        slot.outcomes[Outcome::Success as usize] += 1;
+        slot.record.success();
+        pool.succeeded();
+        true
+    }
+
     /// Gives a place back, and learns from how the exchange ended; the time, if it was asked for. O(log endpoints);
     /// O(endpoints) where an endpoint is ejected.
-    #[inline]
     pub(crate) fn release(&mut self, picked: &Picked, ended: &Ended, time: impl Into<Time>) -> Option<Instant> {
         let time = &mut time.into();
         self.vacate(picked, time);
         self.learn(picked, ended, time);
-        if self.slots[picked.index].removed {
-            self.retire(picked.index);
-        }
+        self.retire(picked.index);
         time.known()
     }
 
     /// Learns from an exchange that is over, or goes on elsewhere.
-    #[inline]
     pub(crate) fn learn(&mut self, picked: &Picked, ended: &Ended, time: &mut Time) {
-        let slot = &mut self.slots[picked.index];
-        slot.outcomes[ended.outcome as usize] += 1;
-        if ended.outcome == Outcome::Success && slot.plain && !picked.timed {
-            slot.record.success();
-            self.pools[slot.pool].succeeded();
-        } else {
-            self.learn_more(picked, ended, time);
-        }
-    }
-
-    /// Where there is more to learn than that an exchange went well.
-    #[inline(never)]
-    fn learn_more(&mut self, picked: &Picked, ended: &Ended, time: &mut Time) {
         let index = picked.index;
-        let phase = self.slots[index].record.phase;
-        let trial = matches!(phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
+        let slot = &mut self.slots[index];
+        slot.outcomes[ended.outcome as usize] += 1;
+        let trial = matches!(slot.record.phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
         match ended.outcome {
             Outcome::Cancelled if trial => self.change(index, time.now(), Slot::retry_trial),
             Outcome::Cancelled => {}
@@ -137,6 +137,7 @@ impl Picker {
         let stretch = self.random();
         if let Some(cause) = cause {
             self.ejected[cause as usize] += 1;
+            self.news = true;
             self.prefixes.remove(index); // what broke down has an empty cache when it is back
         }
         self.change(index, now, |slot| {

@@ -5,6 +5,7 @@ use super::busy::{Busy, Ghosts};
 use super::foreign::Foreign;
 use super::outlier::{Phase, Record};
 use super::pool::Offset;
+use super::tree::{self, Key};
 use super::weight::{self, Starting, UNIT};
 use crate::probe::CloseCause;
 
@@ -12,7 +13,7 @@ use crate::probe::CloseCause;
 const UNBOUNDED: u64 = u64::MAX;
 
 /// The most of our own requests, and of what weighs on besides, that still make a difference: half of what a key holds.
-const MOST: i64 = super::tree::CLOSED / 2 - 1;
+const MOST: i64 = tree::CLOSED / 2 - 1;
 
 /// What health checks say of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub(crate) struct Slot {
     pub(crate) weight: u32,
     /// Its own requests up to which it takes one more: 0 if it may not be picked at all.
     limit: u64,
-    /// What it has to do apart from them, as [`Key`](super::tree::Key) counts it.
+    /// What it has to do apart from them, as a [`Key`] counts it.
     burden: i64,
     pub(super) last_pick: u64,
     pub(crate) picks: u64,
@@ -66,7 +67,8 @@ pub(crate) struct Slot {
     pub(super) leaf: u32,
     /// Whether it may be picked at all.
     pub(super) open: bool,
-    /// Whether a pick is nothing but a pick, and a success nothing but a success: nobody waits for it to prove itself.
+    /// Whether a pick is nothing but a pick, and a success nothing but a success: nobody waits for it to prove itself, or
+    /// to be gone.
     pub(super) plain: bool,
     pub(crate) removed: bool,
     /// It has left its pool, and waits to be another endpoint's.
@@ -191,6 +193,7 @@ impl Slot {
     }
 
     /// Whether it is open and its limit. In a panic health does not count, drain and bounds do.
+    #[inline(never)]
     fn bind(&mut self, panic: bool) {
         self.open =
             (self.healthy() || panic && self.stays() && self.check != Check::New) && self.busy.paused_until.is_none();
@@ -233,7 +236,8 @@ impl Slot {
             self.starting = None;
         }
         self.weight = weight::effective(self.base, starting * self.factor);
-        self.plain = self.record.phase == Phase::Up && self.busy.cap().is_none() && self.starting.is_none();
+        let proven = self.record.phase == Phase::Up && self.busy.cap().is_none() && self.starting.is_none();
+        self.plain = proven && !self.removed;
         let due = [
             self.ghosts.due(),
             self.busy.due(),
@@ -302,11 +306,15 @@ impl Slot {
         self.limit > self.own as u64
     }
 
-    /// Ours, ghosts, and what others have there above its share of theirs, twice and with the offset, in 1/256 requests.
-    /// What is shared by weight makes no difference to who has least for its weight.
+    /// How it stands beside the others: by ours, ghosts, and what others have there above its share of theirs. What is
+    /// shared by weight makes no difference to who has least for its weight.
     #[inline]
-    pub(super) fn work(&self) -> i64 {
-        self.burden + (2 * i64::from(UNIT) * i64::from(self.own)).min(MOST)
+    pub(super) fn key(&self) -> Key {
+        if !self.takes_more() {
+            return Key::closed(self.leaf);
+        }
+        let work = self.burden + (2 * i64::from(UNIT) * i64::from(self.own)).min(MOST);
+        Key::open(self.leaf, work, self.weight, self.last_pick)
     }
 
     /// Ours, others' and ghosts, in 1/256 requests.

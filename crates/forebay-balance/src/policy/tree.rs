@@ -12,18 +12,18 @@ pub(super) struct Key {
     /// In 1/256, at least 1.
     weight: u32,
     /// Whose it is.
-    leaf: u32,
+    pub(super) leaf: u32,
 }
 
 impl Key {
-    /// With no weight it is closed.
-    fn new(leaf: u32, work: i64, weight: u32, ticket: u64) -> Self {
-        if weight == 0 {
-            Self { work: CLOSED, weight: 1, ticket: 0, leaf }
-        } else {
-            debug_assert!(work.abs() < CLOSED);
-            Self { work, weight, ticket, leaf }
-        }
+    #[inline]
+    pub(super) fn open(leaf: u32, work: i64, weight: u32, ticket: u64) -> Self {
+        debug_assert!(work.abs() < CLOSED && weight > 0);
+        Self { work, weight, ticket, leaf }
+    }
+
+    pub(super) const fn closed(leaf: u32) -> Self {
+        Self { work: CLOSED, weight: 1, ticket: 0, leaf }
     }
 
     /// The weight in use, in 1/256; 0: it is closed.
@@ -44,25 +44,28 @@ impl Key {
 /// Programming 3, 5.4.1); with a tree of winners it would be against a neighbour, and each node be written.
 #[derive(Debug, Default)]
 pub(super) struct Tree {
-    /// By leaf, as many as the next power of two.
-    keys: Vec<Key>,
-    /// As many: the parent of node `n` and of leaf `n - keys` is `n / 2`. Each leaf is in one of them.
+    /// As many as leaves, a power of two: each leaf is in one of them. The parent of node `n` and of leaf `n - leaves` is
+    /// `n / 2`.
     losers: Vec<Key>,
     len: usize,
 }
 
 impl Tree {
-    pub(super) fn keys(&self) -> &[Key] {
-        &self.keys[..self.len]
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// O(log leaves); about two nodes on average.
+    pub(super) fn key(&self, leaf: u32) -> &Key {
+        &self.losers[self.lost(leaf).0]
     }
 
     /// Adds a closed leaf at the end; its number. O(leaves) when the tree has to grow, so O(1) over many.
     pub(super) fn push(&mut self) -> u32 {
         let leaf = self.len;
         self.len += 1;
-        if leaf == self.keys.len() {
-            let leaves = self.len.next_power_of_two();
-            self.keys.extend((leaf..leaves).map(|leaf| Key::new(leaf as u32, 0, 0, 0)));
+        if leaf == self.losers.len() {
+            self.losers.extend((leaf..self.len.next_power_of_two()).map(|leaf| Key::closed(leaf as u32)));
             self.play();
         }
         leaf as u32
@@ -70,14 +73,14 @@ impl Tree {
 
     /// All matches.
     fn play(&mut self) {
-        let leaves = self.keys.len();
-        self.losers = self.keys.clone();
-        let mut winners = [&self.keys[..], &self.keys[..]].concat();
+        let leaves = self.losers.len();
+        let mut winners = [&self.losers[..], &self.losers[..]].concat();
+        winners[leaves..].sort_unstable_by_key(|key| key.leaf);
         for node in (1..leaves).rev() {
             let (one, other) = (winners[2 * node], winners[2 * node + 1]);
             (winners[node], self.losers[node]) = if one.beats(&other) { (one, other) } else { (other, one) };
         }
-        self.losers[0] = winners[leaves.min(1)];
+        self.losers[0] = winners[1];
     }
 
     /// The best that is open.
@@ -87,59 +90,73 @@ impl Tree {
         (best.work < CLOSED).then_some(best.leaf)
     }
 
-    /// Changes a leaf: its work, its weight (0 closes it), and when it was picked last. O(log leaves); about four nodes
-    /// where it gets better and does not become the best.
-    pub(super) fn set(&mut self, leaf: u32, work: i64, weight: u32, ticket: u64) {
-        let key = Key::new(leaf, work, weight, ticket);
-        let old = std::mem::replace(&mut self.keys[leaf as usize], key);
-        if key.beats(&old) {
+    /// Changes a leaf. O(log leaves); about four nodes where it gets better and does not become the best.
+    #[inline(never)]
+    pub(super) fn set(&mut self, key: Key) {
+        if key.beats(self.key(key.leaf)) {
             self.rise(key);
         } else {
             self.fall(key);
         }
     }
 
+    /// The node where a leaf lost, and how many are on the way there.
+    #[inline]
+    fn lost(&self, leaf: u32) -> (usize, u32) {
+        let (mut node, mut height) = (0, 1);
+        if self.losers[0].leaf != leaf {
+            node = self.first(leaf);
+            while self.losers[node].leaf != leaf {
+                (node, height) = (node / 2, height + 1);
+            }
+        }
+        (node, height)
+    }
+
     /// The node above a leaf.
-    fn first(&self, leaf: u32) -> usize {
-        (self.keys.len() + leaf as usize) / 2
+    #[inline]
+    const fn first(&self, leaf: u32) -> usize {
+        (self.losers.len() + leaf as usize) / 2
     }
 
     /// It got worse, so whom it beat may beat it. Who wins up to where it lost loses there, too, to who beat it.
-    fn fall(&mut self, mut best: Key) {
-        let (leaf, mut node) = (best.leaf, self.first(best.leaf));
+    #[inline(always)] // so that the key stays in registers
+    pub(super) fn fall(&mut self, key: Key) {
+        debug_assert!(!key.beats(self.key(key.leaf)));
+        let (lost, _) = self.lost(key.leaf);
+        let mut node = self.first(key.leaf);
         let losers = &mut *self.losers;
-        let won = losers[0].leaf == leaf;
-        while node > 0 && (won || losers[node].leaf != leaf) {
+        let mut best = key;
+        while node > lost {
             let rival = &mut losers[node];
             if rival.beats(&best) {
                 std::mem::swap(rival, &mut best);
             }
             node /= 2;
         }
-        losers[node] = best;
+        losers[lost] = best;
     }
 
     /// It got better, so it beats whom it beat, and perhaps those who beat it, one after the other.
-    fn rise(&mut self, key: Key) {
-        let mut node = self.first(key.leaf);
+    #[inline(always)]
+    pub(super) fn rise(&mut self, key: Key) {
+        debug_assert!(!self.key(key.leaf).beats(&key));
+        let (mut lost, mut height) = self.lost(key.leaf);
         let losers = &mut *self.losers;
-        let mut height = 1;
-        while losers[node].leaf != key.leaf {
-            (node, height) = (node / 2, height + 1);
-        }
-        while node > 0 {
+        while lost > 0 {
             // Who won here comes from the same half, and lost further up, or nowhere.
-            let (mut above, mut top) = (node / 2, height + 1);
+            let (mut above, mut top) = (lost / 2, height + 1);
             while above > 0 && (losers[above].leaf ^ key.leaf) >> height > 0 {
                 (above, top) = (above / 2, top + 1);
             }
-            if !key.beats(&losers[above]) {
+            let rival = losers[above];
+            if !key.beats(&rival) {
                 break;
             }
-            losers[node] = losers[above];
-            (node, height) = (above, top);
+            losers[lost] = rival;
+            (lost, height) = (above, top);
         }
-        losers[node] = key;
+        losers[lost] = key;
     }
 }
 
@@ -157,14 +174,14 @@ mod tests {
             let mut tree = Tree::default();
             let mut keys: Vec<Key> = Vec::new();
             for (ticket, (leaf, work, weight, grow)) in changes.into_iter().enumerate() {
-                if grow && tree.keys().len() < leaves as usize {
+                if grow && tree.len() < leaves as usize {
                     let leaf = tree.push();
-                    keys.push(Key::new(leaf, 0, 0, 0));
+                    keys.push(Key::closed(leaf));
                 }
                 if let Some(key) = keys.get_mut(leaf as usize) {
                     let ticket = ticket as u64 / 2 * 2 + u64::from(leaf % 2);
-                    *key = Key::new(leaf, work, weight, ticket);
-                    tree.set(leaf, work, weight, ticket);
+                    *key = if weight > 0 { Key::open(leaf, work, weight, ticket) } else { Key::closed(leaf) };
+                    tree.set(*key);
                 }
                 let open = keys.iter().filter(|key| key.weight() > 0);
                 let best = open.min_by(|a, b| if a.beats(b) { std::cmp::Ordering::Less } else { std::cmp::Ordering::Greater });

@@ -140,7 +140,9 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let excluded: Vec<usize> = exclude.and_then(of).into_iter().collect();
                 picker.advance(now);
                 let expected = model(&picker, class, None, &excluded);
-                let picked = picker.pick(Ask { class, ..Ask::default() }, &excluded, now);
+                let plainly = if excluded.is_empty() { picker.pick_plainly(class, &mut now.into()) } else { None };
+                let ask = Ask { class, ..Ask::default() };
+                let picked = plainly.ok_or(()).or_else(|()| picker.pick(ask, &excluded, now));
                 prop_assert_eq!(picked.ok().map(|picked| picked.index), expected);
                 held.extend(picked.map(|picked| (picked, now)));
             }
@@ -157,7 +159,9 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 now = now.max(started + Duration::from_millis(u64::from(took_ms) / 16));
                 let pause = pause.map(|ms| Duration::from_millis(u64::from(ms)));
                 let outcome = outcomes[usize::from(outcome)];
-                picker.release(&picked, &Ended { outcome, pause }, now);
+                if outcome != Outcome::Success || !picker.release_plainly(&picked) {
+                    picker.release(&picked, &Ended { outcome, pause }, now);
+                }
             }
             Step::Head(i) if !held.is_empty() => picker.headed(&held[i % held.len()].0, now),
             Step::Reserve(class) => {
