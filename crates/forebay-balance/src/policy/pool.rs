@@ -66,9 +66,10 @@ const LASTING: f64 = 8.0;
 /// More gateways than these are not assumed.
 const MOST_GATEWAYS: f64 = 16.0;
 
-/// So many successes end the time in which every exchange is timed: of a new pool, and after an error. The first is as
-/// many as the mean looks back.
+/// So many successes end the time in which every exchange of a new pool is timed: as many as the mean looks back.
 const WARMING: u32 = 32;
+
+/// So many successes end the time in which every exchange is timed after an error.
 const WATCHED: u32 = 256;
 
 /// Endpoints that share requests.
