@@ -1,8 +1,9 @@
 //! A pick and its release among N endpoints, beside tower's power of two choices over its own pending-request count: CPU
 //! time, on one thread, in turns; and how many heap allocations ours makes.
 //!
-//! One pick in eight and its release read tokio's clock; tower's pending-request count reads none. What two readings cost
-//! is a figure of its own.
+//! One pick in sixteen and its release read tokio's clock; tower's pending-request count reads none. What two readings
+//! cost is a figure of its own, and so is the floor: two locks of a mutex, one for the pick and one for the release, and
+//! a reference to the endpoint that is held in between, with nothing else done.
 //!
 //! `cargo bench -p forebay-benches --bench balance_pick`; with pingora's choice beside it, which needs cmake and builds for
 //! minutes: `RUSTFLAGS="--cfg forebay_pingora" CARGO_TARGET_DIR=target/pingora cargo bench ..`. That choice is round robin,
@@ -12,6 +13,7 @@ use std::convert::Infallible;
 use std::future::{Future as _, Ready, ready};
 use std::hint::black_box;
 use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use forebay_balance::{Balance, Endpoint, Fleet};
@@ -23,7 +25,7 @@ use tower::balance::p2c;
 use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PendingRequestsDiscover};
 
-const EACH: u32 = 400_000;
+const EACH: u32 = 4_000_000;
 const ROUNDS: usize = 7;
 
 /// Answers at once.
@@ -77,6 +79,14 @@ fn read_clocks() {
     black_box((tokio::time::Instant::now(), tokio::time::Instant::now()));
 }
 
+/// What a pick and its release cannot do without.
+fn floor(counts: &Mutex<Arc<u64>>) {
+    let lock = || black_box(counts).lock().unwrap_or_else(PoisonError::into_inner);
+    let held = Arc::clone(&lock());
+    drop(lock());
+    drop(black_box(held));
+}
+
 fn time(mut one: impl FnMut()) -> f64 {
     let before = thread_cpu_time();
     (0..EACH).for_each(|_| one());
@@ -97,6 +107,9 @@ fn main() {
     let _entered = runtime.enter();
     let clock = median((0..ROUNDS).map(|_| time(read_clocks)).collect());
     report.figure("two_readings_of_tokios_clock_ns", clock.round());
+    let counts = Mutex::new(Arc::new(0));
+    let floor = median((0..ROUNDS).map(|_| time(|| floor(&counts))).collect());
+    report.figure("two_locks_and_a_reference_ns", floor.round());
     for endpoints in [2, 8, 64, 512, 4096] {
         let (fleet, mut peer, mut choice) = (fleet(endpoints), p2c(endpoints), pingora_choice(endpoints));
         (0..endpoints).for_each(|_| theirs(&mut peer)); // all of them known and ready
@@ -122,7 +135,8 @@ fn main() {
         report.figure(&format!("{endpoints}_tower_p2c_ns"), theirs_ns.round());
         worst = (worst.0.max(ours_ns), worst.1.max(ours_ns / theirs_ns));
     }
-    println!("two readings of tokio's clock alone: {clock:.0}\n");
+    println!("two readings of tokio's clock alone: {clock:.0}");
+    println!("two locks and a reference alone, without any counting: {floor:.0}\n");
     report.target("CPU ns, at the worst N", worst.0, Goal::AtMost(45.0));
     report.target("CPU over tower p2c, at the worst N", worst.1, Goal::AtMost(0.25));
     report.target("heap allocations", heap as f64, Goal::AtMost(0.0));

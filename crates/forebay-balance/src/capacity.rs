@@ -74,13 +74,10 @@ impl Place {
         None
     }
 
-    pub(crate) const fn claim(&self) -> Claim {
-        self.claim
-    }
-
     /// It is used up: the caller takes it off the reserved ones, in the step in which it picks.
-    pub(crate) fn use_up(mut self) {
+    pub(crate) fn use_up(mut self) -> Claim {
         self.core = None;
+        self.claim
     }
 }
 

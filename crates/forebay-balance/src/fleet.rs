@@ -6,7 +6,6 @@ use std::time::Duration;
 use forebay_core::{AffinityKey, BodyGuard as _, Class, Deadline, Outcome, Reason};
 
 use crate::affinity::PrefixBlocks;
-use crate::capacity::Place;
 use crate::members::Members;
 use crate::permit::{Permit, Who};
 use crate::policy;
@@ -89,15 +88,12 @@ impl Ask {
         self
     }
 
-    fn who(self) -> Who {
-        Who {
-            class: self.class,
-            key: self.affinity.map(|key| key.0),
-            prefix: self.prefix,
-            timed: false,
-            counted: true,
-            new: true,
-        }
+    const fn who(&self) -> Who {
+        let key = match self.affinity {
+            Some(AffinityKey(key)) => Some(key),
+            None => None,
+        };
+        Who { class: self.class, key, timed: false, counted: true, new: true }
     }
 }
 
@@ -151,9 +147,14 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
     /// # Errors
     ///
     /// All are full, or none takes requests.
+    #[inline]
     pub fn pick(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
-        let who = ask.into().who();
-        self.take(None, &who).map_err(|error| self.refusal(who.class, error))
+        let ask = ask.into();
+        let who = ask.who();
+        match Permit::pick(&self.members.core, None, who, PrefixBlocks::of(&ask.prefix)) {
+            Ok(permit) => Ok(Pick { service: permit.service(), permit }),
+            Err(error) => Err(self.refusal(who.class, error)),
+        }
     }
 
     /// As [`pick`](Self::pick), but waits for a place, in the order of coming, where
@@ -168,10 +169,10 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
     /// Dropped, it leaves the queue, and a place that it was given goes to the next.
     pub async fn wait(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
         let ask = ask.into();
-        let deadline = ask.deadline;
+        let (deadline, prefix) = (ask.deadline, PrefixBlocks::of(&ask.prefix));
         let mut who = ask.who();
-        let mut refused = match self.take(None, &who) {
-            Ok(pick) => return Ok(pick),
+        let mut refused = match Permit::pick(&self.members.core, None, who, prefix) {
+            Ok(permit) => return Ok(Pick { service: permit.service(), permit }),
             Err(error) => error,
         };
         let mut redeemer = false;
@@ -186,19 +187,15 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
                 }
                 Err(_) => break,
             };
-            match self.take(Some(place), &who) {
-                Ok(pick) => return Ok(pick),
+            match Permit::pick(&self.members.core, Some(place), who, prefix) {
+                Ok(permit) => return Ok(Pick { service: permit.service(), permit }),
                 Err(error) => (refused, redeemer) = (error, true),
             }
         }
         Err(self.refusal(who.class, refused))
     }
 
-    fn take(&self, place: Option<Place>, who: &Who) -> Result<Pick<S>, policy::PickError> {
-        let permit = Permit::pick(&self.members.core, place, who)?;
-        Ok(Pick { service: permit.service(), permit })
-    }
-
+    #[cold]
     fn refusal(&self, class: Class, error: policy::PickError) -> PickError {
         let mut ledger = self.members.core.ledger();
         ledger.demand[class].shed += 1;
@@ -213,6 +210,7 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
 
 impl<S> Pick<S> {
     /// Ends the work, and gives the place back.
+    #[inline]
     pub fn finish(self, outcome: Outcome) {
         self.permit.finish(outcome);
     }

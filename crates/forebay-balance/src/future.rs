@@ -57,6 +57,7 @@ pin_project! {
         request: Option<Request<B>>,
         who: Who,
         protocol: Protocol,
+        prefix: Option<PrefixBlocks>,
         permit: Option<Permit>,
         tried: Vec<usize>,
         // Boxed, as most requests have none of these.
@@ -97,18 +98,19 @@ where
         let mut who = Who {
             class: extensions.get::<Class>().copied().unwrap_or_default(),
             key: extensions.get::<AffinityKey>().map(|key| key.0),
-            prefix: extensions.get::<PrefixBlocks>().cloned(),
             timed: deadline.is_some(),
             counted: extensions.get::<Counted>().is_none(),
             new: true,
         };
-        let picked = Permit::pick(&members.core, reserved, &who);
+        let prefix = extensions.get::<PrefixBlocks>().cloned();
+        let picked = Permit::pick(&members.core, reserved, who, PrefixBlocks::of(&prefix));
         who.new = false;
         let mut future = Self {
             members,
             request: Some(request),
             who,
             protocol,
+            prefix,
             permit: None,
             tried: Vec::new(),
             deadline: deadline.map(|deadline| Box::pin(sleep_until(Instant::from_std(deadline.instant())))),
@@ -180,7 +182,7 @@ where
                         Err(reason) => break reason,
                     };
                     // Waiting => Readying, or Waiting at the front if the place is not there any more.
-                    match Permit::pick(&this.members.core, Some(place), this.who) {
+                    match Permit::pick(&this.members.core, Some(place), *this.who, PrefixBlocks::of(this.prefix)) {
                         Ok(permit) => {
                             (*this.service, *this.permit) = (Some(permit.service()), Some(permit));
                             this.step.set(Step::Readying);
@@ -225,7 +227,7 @@ where
                                 break Reason::NoEndpoint;
                             }
                             metrics::redialled("unready");
-                            match permit.elsewhere(this.who, this.tried) {
+                            match permit.elsewhere(*this.who, PrefixBlocks::of(this.prefix), this.tried) {
                                 Ok(permit) => (*this.service, *this.permit) = (Some(permit.service()), Some(permit)),
                                 Err(error) => break error.into(),
                             }
@@ -265,7 +267,7 @@ where
                         this.step.set(Step::Done);
                         // Running => Readying elsewhere: only if it was not processed, and there is somebody else.
                         if let Some(request) = again
-                            && let Ok(permit) = permit.elsewhere(this.who, this.tried)
+                            && let Ok(permit) = permit.elsewhere(*this.who, PrefixBlocks::of(this.prefix), this.tried)
                         {
                             metrics::redialled("undispatched");
                             (*this.service, *this.permit) = (Some(permit.service()), Some(permit));

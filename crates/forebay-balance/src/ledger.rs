@@ -9,6 +9,7 @@ use crate::conduct::Conduct;
 use crate::endpoint::EndpointId;
 use crate::members::AnyNode;
 use crate::metrics::{self, Labels};
+use crate::permit::Spare;
 use crate::policy::{EjectCause, New, Picker};
 use crate::rate::Rate;
 use crate::sync::{Mutex, MutexGuard};
@@ -45,6 +46,7 @@ pub(crate) struct Ledger {
     waiting_of: [usize; Class::COUNT],
     pub(crate) releases: Rate,
     pub(crate) alarm: Alarm,
+    pub(crate) spare: Spare,
 }
 
 impl Core {
@@ -58,6 +60,7 @@ impl Core {
             waiting_of: [0; Class::COUNT],
             releases: Rate::default(),
             alarm: Alarm::default(),
+            spare: Spare::default(),
         };
         Self { ledger: Mutex::new(ledger), wakers: Wakers::default(), conduct, pools, labels: Labels::new() }
     }

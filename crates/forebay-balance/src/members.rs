@@ -14,18 +14,17 @@ use crate::ledger::{Core, now};
 use crate::metrics::Meter;
 use crate::policy::New;
 
-/// An endpoint's service, and what each of its permits needs: one count of references for all.
-pub(crate) struct Node<S: ?Sized> {
+/// An endpoint's service, of a type that is not said, and what each of its permits needs: one count of references for
+/// all.
+pub(crate) struct AnyNode {
     pub(crate) core: Arc<Core>,
     pub(crate) id: EndpointId,
     pub(crate) meter: Meter,
-    pub(crate) service: S,
+    /// In a box of its own, so that a reference to the node is one word and the rest of it is at a known place.
+    service: Box<dyn Any + Send + Sync>,
 }
 
-/// The node of an endpoint for what does not know its service's type.
-pub(crate) type AnyNode = Node<dyn Any + Send + Sync>;
-
-impl<S: ?Sized> fmt::Debug for Node<S> {
+impl fmt::Debug for AnyNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.id.fmt(f)
     }
@@ -86,8 +85,8 @@ impl Members {
             group_hash: id_hash(endpoint.group.as_deref().unwrap_or(endpoint.id.as_str())),
         };
         let meter = core.labels.meter(&endpoint.id);
-        let node: Arc<AnyNode> =
-            Arc::new(Node { core: Arc::clone(core), id: endpoint.id, meter, service: endpoint.service });
+        let service = Box::new(endpoint.service);
+        let node = Arc::new(AnyNode { core: Arc::clone(core), id: endpoint.id, meter, service });
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = core.change(|ledger| ledger.insert(new, node, now()));
         drop(changing);

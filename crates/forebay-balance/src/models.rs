@@ -46,12 +46,8 @@ fn house(places: u32) -> (Members, Arc<Core>) {
 }
 
 fn pick(core: &Arc<Core>, place: Option<Place>) -> Option<Permit> {
-    Permit::pick(
-        core,
-        place,
-        &Who { class: Class::P1, key: None, prefix: None, timed: false, counted: true, new: true },
-    )
-    .ok()
+    let who = Who { class: Class::P1, key: None, timed: false, counted: true, new: true };
+    Permit::pick(core, place, who, &[]).ok()
 }
 
 fn open(core: &Arc<Core>) -> u32 {

@@ -4,19 +4,20 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
     since: Option<Instant>,
-    count: u32,
+    count: u64,
     per_second: f64,
 }
 
 impl Rate {
     /// An event, and when it was if that is known: of some it must be.
+    #[inline]
     pub(crate) fn event(&mut self, now: Option<Instant>) {
-        self.count = self.count.saturating_add(1);
+        self.count += 1;
         let Some(now) = now else { return };
         let since = *self.since.get_or_insert(now);
         let took = now.saturating_duration_since(since);
         if took >= Duration::from_secs(1) {
-            self.per_second = f64::from(self.count) / took.as_secs_f64();
+            self.per_second = self.count as f64 / took.as_secs_f64();
             (self.since, self.count) = (Some(now), 0);
         }
     }

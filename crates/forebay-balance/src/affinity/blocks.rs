@@ -31,6 +31,12 @@ impl PrefixBlocks {
     pub fn hashes(&self) -> &[u64] {
         &self.0
     }
+
+    /// Those of a prompt, if there is one.
+    #[inline]
+    pub(crate) fn of(prompt: &Option<Self>) -> &[u64] {
+        prompt.as_ref().map_or(&[], |blocks| &blocks.0)
+    }
 }
 
 /// Hashes text block by block.

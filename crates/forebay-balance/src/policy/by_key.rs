@@ -3,7 +3,7 @@
 use forebay_core::AffinityKey;
 
 use super::ask::Ask;
-use super::picker::{Picker, next};
+use super::picker::Picker;
 use super::slot::Slot;
 use super::time::Time;
 use super::weight::UNIT;
@@ -15,19 +15,21 @@ const AFFINITY_SEED: u64 = 0;
 impl Picker {
     /// The endpoint that its key is pinned to, or that has seen most of its prompt, or that of its key, or else that of the
     /// policy; and whether it is not the policy's.
-    #[inline]
-    pub(super) fn choose(&mut self, pool: usize, ask: Ask<'_>, excluded: &[usize]) -> Option<(usize, bool)> {
+    pub(super) fn choose(&mut self, pool: usize, ask: &Ask<'_>, excluded: &[usize]) -> Option<(usize, bool)> {
         if (ask.key.is_some() || !ask.prefix.is_empty())
             && let Some(index) = self.choose_by_affinity(pool, ask, excluded)
         {
             return Some((index, true));
         }
-        let random = &mut self.random;
-        let chosen = self.pools[pool].choose(self.settings.policy, || next(random))?;
-        Some((chosen as usize, false))
+        Some((self.choose_by_policy(pool)?, false))
     }
 
-    fn choose_by_affinity(&self, pool: usize, ask: Ask<'_>, excluded: &[usize]) -> Option<usize> {
+    #[inline]
+    pub(super) fn choose_by_policy(&mut self, pool: usize) -> Option<usize> {
+        self.pools[pool].choose(self.settings.policy, &mut self.random).map(|index| index as usize)
+    }
+
+    fn choose_by_affinity(&self, pool: usize, ask: &Ask<'_>, excluded: &[usize]) -> Option<usize> {
         let pinned = || self.choose_at_home(pool, self.pins.home(ask.key?)?, excluded);
         pinned().or_else(|| match ask.prefix {
             [] => self.choose_by_key(pool, ask.key?, excluded),

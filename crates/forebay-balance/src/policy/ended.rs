@@ -30,9 +30,24 @@ impl Picked {
 }
 
 impl Picker {
+    /// The end of most exchanges: gives a place back, and counts a success of which nothing else is to be learned.
+    /// `false`: there is more to do, so [`release`](Self::release) has to do it all. O(log endpoints).
+    #[inline(always)]
+    pub(crate) fn release_plainly(&mut self, picked: &Picked) -> bool {
+        let slot = &mut self.slots[picked.index];
+        if !slot.plain || picked.timed || picked.claim.guest.is_some() || picked.pinned().is_some() {
+            return false;
+        }
+        let pool = &mut self.pools[slot.pool];
+        self.opened |= pool.occupy(slot, false);
+        slot.outcomes[Outcome::Success as usize] += 1;
+        slot.record.success();
+        pool.succeeded();
+        true
+    }
+
     /// Gives a place back, and learns from how the exchange ended; the time, if it was asked for. O(log endpoints);
     /// O(endpoints) where an endpoint is ejected.
-    #[inline]
     pub(crate) fn release(&mut self, picked: &Picked, ended: &Ended, time: impl Into<Time>) -> Option<Instant> {
         let time = &mut time.into();
         self.vacate(picked, time);
@@ -42,12 +57,10 @@ impl Picker {
     }
 
     /// Learns from an exchange that is over, or goes on elsewhere.
-    #[inline]
     pub(crate) fn learn(&mut self, picked: &Picked, ended: &Ended, time: &mut Time) {
         let index = picked.index;
         let slot = &mut self.slots[index];
-        let count = &mut slot.outcomes[ended.outcome as usize];
-        *count = count.saturating_add(1);
+        slot.outcomes[ended.outcome as usize] += 1;
         let trial = matches!(slot.record.phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
         match ended.outcome {
             Outcome::Cancelled if trial => self.change(index, time.now(), Slot::retry_trial),
@@ -58,16 +71,21 @@ impl Picker {
         }
     }
 
-    #[inline]
     fn succeeded(&mut self, picked: &Picked, trial: bool, time: &mut Time) {
         let index = picked.index;
         let slot = &mut self.slots[index];
-        let now = picked.timed.then(|| time.now());
-        let took = now.zip(picked.started).map(|(now, started)| now.saturating_duration_since(started));
-        self.pools[slot.pool].succeeded(took);
-        if let Some(config) = &self.settings.outlier {
-            slot.record.success(config, now.map(|now| now.saturating_duration_since(self.epoch)));
+        let pool = &mut self.pools[slot.pool];
+        if picked.timed {
+            let now = time.now();
+            if let Some(started) = picked.started {
+                pool.took(now.saturating_duration_since(started));
+            }
+            if let Some(config) = &self.settings.outlier {
+                slot.record.step(config, now.saturating_duration_since(self.epoch));
+            }
         }
+        slot.record.success();
+        pool.succeeded();
         if trial {
             self.passed(index, time.now());
         } else if slot.busy.cap().is_some() || slot.starting.is_some() {
@@ -119,6 +137,7 @@ impl Picker {
         let stretch = self.random();
         if let Some(cause) = cause {
             self.ejected[cause as usize] += 1;
+            self.news = true;
             self.prefixes.remove(index); // what broke down has an empty cache when it is back
         }
         self.change(index, now, |slot| {

@@ -114,6 +114,8 @@ const STEPS: usize = 10;
 pub(super) struct Record {
     pub(super) phase: Phase,
     consecutive: u32,
+    /// Successes that are in no step yet: they belong to the newest.
+    untold: u64,
     /// Successes and errors by step of the window; `at` is the newest step.
     steps: [(u32, u32); STEPS],
     at: u64,
@@ -129,6 +131,7 @@ impl Record {
         Self {
             phase: Phase::Up,
             consecutive: 0,
+            untold: 0,
             steps: [(0, 0); STEPS],
             at: 0,
             level: 0,
@@ -137,8 +140,19 @@ impl Record {
         }
     }
 
-    /// The step of the window that `since` (the time since a fixed instant) lies in, cleared if it is a new one.
-    fn step(&mut self, config: &Outlier, since: Duration) -> &mut (u32, u32) {
+    /// A success. When it is known when that was, [`step`](Self::step) was told before.
+    #[inline]
+    pub(super) const fn success(&mut self) {
+        self.consecutive = 0;
+        self.untold += 1;
+    }
+
+    /// Goes on to the step of the window that `since` (the time since a fixed instant) lies in, cleared if it is a new
+    /// one. Successes until then count for the newest before, as of most the time is not known.
+    pub(super) fn step(&mut self, config: &Outlier, since: Duration) -> &mut (u32, u32) {
+        let untold = u32::try_from(std::mem::take(&mut self.untold)).unwrap_or(u32::MAX);
+        let newest = &mut self.steps[(self.at % STEPS as u64) as usize].0;
+        *newest = newest.saturating_add(untold);
         // In microseconds, as u64 divides fast: enough for half a million years.
         let micros = |time: Duration| time.as_secs().saturating_mul(1_000_000) + u64::from(time.subsec_micros());
         let now = (micros(since) / (micros(config.window) / STEPS as u64).max(1)).max(self.at);
@@ -152,16 +166,6 @@ impl Record {
             self.at = now;
         }
         &mut self.steps[(now % STEPS as u64) as usize]
-    }
-
-    /// A success; when that is not known, it counts for the newest step.
-    pub(super) fn success(&mut self, config: &Outlier, since: Option<Duration>) {
-        self.consecutive = 0;
-        let step = match since {
-            Some(since) => self.step(config, since),
-            None => &mut self.steps[(self.at % STEPS as u64) as usize],
-        };
-        step.0 = step.0.saturating_add(1);
     }
 
     /// An error; why it is time to eject it, if it is.
@@ -213,6 +217,7 @@ impl Record {
 
     fn forget(&mut self) {
         self.consecutive = 0;
+        self.untold = 0;
         self.steps = [(0, 0); STEPS];
     }
 }

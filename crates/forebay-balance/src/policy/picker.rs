@@ -16,7 +16,7 @@ use super::weight::Starting;
 use crate::affinity::PrefixTable;
 
 /// One in so many exchanges of an endpoint is timed when all is well: reading the clock costs as much as a pick.
-const TIMED: u64 = 8;
+const TIMED: u64 = 16;
 
 /// Picks, and keeps places for those who reserved one.
 ///
@@ -36,6 +36,8 @@ pub(crate) struct Picker {
     due: BTreeSet<(Instant, usize)>,
     /// Places have come free since [`take_opened`](Self::take_opened).
     pub(super) opened: bool,
+    /// Something else has happened that others are to be told: endpoints are gone, or were ejected.
+    pub(super) news: bool,
     /// Ejections for errors since [`take_ejected`](Self::take_ejected).
     pub(super) ejected: [u64; EjectCause::ALL.len()],
     pub(super) random: u64,
@@ -59,6 +61,7 @@ impl Picker {
             ticket: 0,
             due: BTreeSet::new(),
             opened: false,
+            news: false,
             ejected: [0; EjectCause::ALL.len()],
             random: seed | 1,
             pins: Pins::default(),
@@ -87,6 +90,7 @@ impl Picker {
 
     /// How many endpoints were ejected for errors since this was last asked, by [`EjectCause`].
     pub(crate) fn take_ejected(&mut self) -> [u64; EjectCause::ALL.len()] {
+        self.news = !self.gone.is_empty();
         std::mem::take(&mut self.ejected)
     }
 
@@ -112,8 +116,9 @@ impl Picker {
     }
 
     /// Whether a change had no effect on anybody else, nor will have with time.
+    #[inline]
     pub(crate) fn is_settled(&self) -> bool {
-        !self.opened && self.gone.is_empty() && self.ejected == [0; EjectCause::ALL.len()] && self.due.is_empty()
+        !self.opened && !self.news && self.due.is_empty()
     }
 
     /// Whoever waits looks for a place again.
@@ -173,7 +178,6 @@ impl Picker {
     }
 
     /// Frees the slot of an endpoint that was removed once nothing is in flight.
-    #[inline]
     pub(super) fn retire(&mut self, index: usize) {
         let slot = &mut self.slots[index];
         if !slot.removed || slot.gone || slot.own > 0 {
@@ -187,6 +191,7 @@ impl Picker {
         self.pools[slot.pool].leave(slot.leaf);
         self.vacant.push(index);
         self.gone.push(index);
+        self.news = true;
     }
 
     /// Changes an endpoint, and all that follows from it. O(log endpoints); O(endpoints) where a panic starts or ends.
@@ -213,11 +218,23 @@ impl Picker {
         self.opened |= self.pools[of].open() > open;
     }
 
+    /// What most ask for: a place for this class and nothing else. `None`: there is none in its first pool, so
+    /// [`pick`](Self::pick) has to look further. O(log endpoints).
+    #[inline(always)]
+    pub(crate) fn pick_plainly(&mut self, class: Class, time: &mut Time) -> Option<Picked> {
+        self.catch_up(time);
+        let pool = self.routes.first(class)?;
+        if self.pools[pool].open() == 0 {
+            return None;
+        }
+        let index = self.choose_by_policy(pool)?;
+        Some(self.take(index, pool, None, time))
+    }
+
     /// Takes a place at the best endpoint of the first pool of its route that has one for it. A claim is used up,
     /// whatever comes of it.
     ///
     /// O(log endpoints) for each that is excluded, and once more; O(endpoints) where nothing can be picked.
-    #[inline]
     pub(crate) fn pick(
         &mut self,
         ask: Ask<'_>,
@@ -226,16 +243,13 @@ impl Picker {
     ) -> Result<Picked, PickError> {
         let time = &mut time.into();
         self.catch_up(time);
-        if ask.claim.is_none() && excluded.is_empty() {
-            return self.pick_by_route(ask, excluded, time);
-        }
         // What is unreserved is open for it alone, as nobody gets in between.
         self.swap(ask.claim, |picker| {
             if let Some(claim) = ask.claim {
                 picker.unreserve(claim);
             }
             picker.exclude(excluded, true);
-            let picked = picker.pick_by_route(ask, excluded, time);
+            let picked = picker.pick_by_route(&ask, excluded, time);
             picker.exclude(excluded, false);
             picked
         })
@@ -255,8 +269,7 @@ impl Picker {
         picked
     }
 
-    #[inline]
-    fn pick_by_route(&mut self, ask: Ask<'_>, excluded: &[usize], time: &mut Time) -> Result<Picked, PickError> {
+    fn pick_by_route(&mut self, ask: &Ask<'_>, excluded: &[usize], time: &mut Time) -> Result<Picked, PickError> {
         let mut station = 0;
         while let Some((pool, guest)) = self.routes.of(ask.class, station) {
             let owed = ask.claim.is_some_and(|claim| claim.pool() == pool);
@@ -270,40 +283,48 @@ impl Picker {
                     (None, _) => PickReason::Spill,
                 };
                 let pinned = ask.key.is_some_and(|key| self.pin(key, index, time));
-                let picked = self.take(index, guest.map(|_| ask.class), reason, time);
+                let picked = self.take(index, pool, guest.map(|_| ask.class), time);
                 if !ask.prefix.is_empty() {
                     self.prefixes.insert(index, ask.prefix);
                 }
-                return Ok(Picked { key: ask.key, pinned, ..picked });
+                return Ok(Picked { reason, key: ask.key, pinned, ..picked });
             }
             station += 1;
         }
         Err(self.why_none(ask.class))
     }
 
-    #[inline]
-    fn take(&mut self, index: usize, guest: Option<Class>, reason: PickReason, time: &mut Time) -> Picked {
+    #[inline(always)]
+    fn take(&mut self, index: usize, pool: usize, guest: Option<Class>, time: &mut Time) -> Picked {
         self.ticket += 1;
         let ticket = self.ticket;
+        let claim = Claim::new(pool, guest);
         let slot = &mut self.slots[index];
         slot.last_pick = ticket;
         let sample = slot.picks.is_multiple_of(TIMED);
         slot.picks += 1;
-        let claim = Claim::new(slot.pool, guest);
-        let pool = &mut self.pools[slot.pool];
+        let pool = &mut self.pools[pool];
         if let Some(class) = guest {
             pool.borrowed[class.index()] += 1;
         }
-        pool.occupy(slot, self.settings.offset, true);
-        let trial = slot.begin_trial(ticket);
-        let timed = trial || sample || pool.is_watched();
+        pool.occupy(slot, true);
+        let timed = sample || pool.is_watched();
+        let trial = !slot.plain && self.begin_trial(index, ticket, time);
         if timed {
             time.now();
         }
-        if trial {
-            pool.change(slot, self.settings.offset, time.now(), |_| ());
+        let (started, timed, reason) = (time.known(), timed || trial, PickReason::Load);
+        Picked { index, claim, ticket, started, trial, timed, reason, key: None, pinned: false }
+    }
+
+    /// Whether a pick tries an endpoint that was ejected.
+    #[inline(never)]
+    fn begin_trial(&mut self, index: usize, ticket: u64, time: &mut Time) -> bool {
+        let begins = self.slots[index].begin_trial(ticket);
+        if begins {
+            self.change(index, time.now(), |_| ());
         }
-        Picked { index, claim, ticket, started: time.known(), trial, timed, reason, key: None, pinned: false }
+        begins
     }
 
     /// Whether a place of the pool is open for the class.
@@ -321,7 +342,7 @@ impl Picker {
             let slot = &self.slots[index];
             let pool = &mut self.pools[slot.pool];
             if pool.members[slot.leaf as usize] == Some(index as u32) {
-                pool.exclude(slot, self.settings.offset, out); // or else it is gone by now
+                pool.exclude(slot, out); // or else it is gone by now
             }
         }
     }
@@ -340,7 +361,7 @@ impl Picker {
         self.swap(Some(from.claim), |picker| {
             picker.vacate(from, time);
             picker.exclude(excluded, true);
-            let picked = picker.pick_by_route(Ask { class, key: from.key, prefix, claim: None }, excluded, time);
+            let picked = picker.pick_by_route(&Ask { class, key: from.key, prefix, claim: None }, excluded, time);
             picker.exclude(excluded, false);
             if picked.is_err() {
                 let slot = &mut picker.slots[from.index];
@@ -348,7 +369,7 @@ impl Picker {
                 if let Some(class) = from.claim.guest {
                     pool.borrowed[class.index()] += 1;
                 }
-                pool.occupy(slot, picker.settings.offset, true);
+                pool.occupy(slot, true);
                 let home = picker.home_of(from.index);
                 from.pinned().map(|key| picker.pins.take(key, home, false, now));
             }
@@ -368,14 +389,12 @@ impl Picker {
         }
         let slot = &mut self.slots[picked.index];
         let pool = &mut self.pools[slot.pool];
-        let open = pool.open();
         if let Some(class) = picked.claim.guest {
             let borrowed = &mut pool.borrowed[class.index()];
             *borrowed = borrowed.saturating_sub(1);
             self.opened = true; // a guest may have it, also where the pool's open places are as many as before
         }
-        pool.occupy(slot, self.settings.offset, false);
-        self.opened |= pool.open() > open;
+        self.opened |= pool.occupy(slot, false);
     }
 
     fn why_none(&self, class: Class) -> PickError {

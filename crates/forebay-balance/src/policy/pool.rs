@@ -3,9 +3,10 @@ use std::time::{Duration, Instant};
 use forebay_core::Class;
 
 use super::foreign::Foreign;
+use super::picker::next;
 use super::sampler::Sampler;
 use super::slot::Slot;
-use super::tree::Tree;
+use super::tree::{Key, Tree};
 use super::weight::UNIT;
 
 /// By what an endpoint is chosen.
@@ -43,7 +44,7 @@ pub enum Offset {
 }
 
 impl Offset {
-    const fn units(self) -> i64 {
+    pub(super) const fn units(self) -> i64 {
         let eighths = match self {
             Self::Zero => 0,
             Self::Half => 4,
@@ -65,7 +66,10 @@ const LASTING: f64 = 8.0;
 /// More gateways than these are not assumed.
 const MOST_GATEWAYS: f64 = 16.0;
 
-/// So many successes end the time in which every exchange is timed.
+/// So many successes end the time in which every exchange of a new pool is timed: as many as the mean looks back.
+const WARMING: u32 = 32;
+
+/// So many successes end the time in which every exchange is timed after an error.
 const WATCHED: u32 = 256;
 
 /// Endpoints that share requests.
@@ -104,14 +108,14 @@ pub(crate) struct Pool {
     mean: Option<f64>,
     /// From the pick to the head of the answer, in seconds.
     head: Option<f64>,
-    /// How many more successes are timed, all of them, since the last error.
+    /// How many more successes are timed, all of them: the first, and many after an error.
     alert: u32,
 }
 
 /// What one slot adds to the sums.
 #[derive(Clone, Copy)]
 struct Share {
-    room: u32,
+    room: u64,
     unbounded: bool,
     weight: u64,
     known: u64,
@@ -144,7 +148,7 @@ impl Share {
 
 impl Pool {
     pub(super) fn new(policy: Policy) -> Self {
-        Self { sampler: (policy == Policy::P2c).then(Sampler::default), ..Self::default() }
+        Self { sampler: (policy == Policy::P2c).then(Sampler::default), alert: WARMING, ..Self::default() }
     }
 
     /// A leaf for a slot.
@@ -164,11 +168,11 @@ impl Pool {
     pub(super) fn leave(&mut self, leaf: u32) {
         self.members[leaf as usize] = None;
         self.owed[leaf as usize] = 0;
-        self.set(leaf, 0, 0, 0);
+        self.set(Key::closed(leaf));
     }
 
     fn add(&mut self, share: Share) {
-        self.free += u64::from(share.room);
+        self.free += share.room;
         self.unbounded += usize::from(share.unbounded);
         self.weight += share.weight;
         self.known += share.known;
@@ -183,7 +187,7 @@ impl Pool {
     }
 
     fn subtract(&mut self, share: Share) {
-        self.free -= u64::from(share.room);
+        self.free -= share.room;
         self.unbounded -= usize::from(share.unbounded);
         self.weight -= share.weight;
         self.known -= share.known;
@@ -201,42 +205,50 @@ impl Pool {
     pub(super) fn change(&mut self, slot: &mut Slot, offset: Offset, now: Instant, change: impl FnOnce(&mut Slot)) {
         self.subtract(Share::of(slot));
         change(slot);
-        slot.derive(self.panic, now);
+        slot.derive(self.panic, offset, now);
         self.add(Share::of(slot));
-        self.place(slot, offset);
+        self.set(slot.key());
     }
 
-    /// One request more or less there, and nothing else. O(log endpoints).
-    #[inline]
-    pub(super) fn occupy(&mut self, slot: &mut Slot, offset: Offset, more: bool) {
-        let before = slot.room();
+    /// One request more or less there, and nothing else; whether that opens a place. O(log endpoints).
+    #[inline(always)]
+    pub(super) fn occupy(&mut self, slot: &mut Slot, more: bool) -> bool {
+        if !slot.plain || !slot.is_unbounded() || self.sampler.is_some() {
+            return self.occupy_bounded(slot, more);
+        }
+        if more {
+            self.own += 1;
+            slot.own += 1;
+            self.tree.fall(slot.key());
+        } else {
+            self.own -= 1;
+            slot.own -= 1;
+            self.tree.rise(slot.key());
+        }
+        false
+    }
+
+    /// The same where it may become full by that, or be open to one less.
+    #[inline(never)]
+    fn occupy_bounded(&mut self, slot: &mut Slot, more: bool) -> bool {
+        let (open, before) = (self.open(), slot.room());
         slot.occupy(more, self.panic);
         self.own = if more { self.own + 1 } else { self.own.saturating_sub(1) };
-        self.free = self.free - u64::from(before) + u64::from(slot.room());
-        self.place(slot, offset);
+        self.free = self.free - before + slot.room();
+        self.set(slot.key());
+        self.open() > open
     }
 
-    #[inline]
-    fn place(&mut self, slot: &Slot, offset: Offset) {
-        let weight = if slot.open && slot.takes_more() { slot.weight } else { 0 };
-        let work = slot.relative_load().saturating_mul(2).saturating_add(offset.units());
-        self.set(slot.leaf, work, weight, slot.last_pick);
-    }
-
-    fn set(&mut self, leaf: u32, work: i64, weight: u32, ticket: u64) {
+    fn set(&mut self, key: Key) {
         if let Some(sampler) = &mut self.sampler {
-            sampler.change(leaf, self.tree.keys()[leaf as usize].weight(), weight);
+            sampler.change(key.leaf, self.tree.key(key.leaf).weight(), key.weight());
         }
-        self.tree.set(leaf, work, weight, ticket);
+        self.tree.set(key);
     }
 
     /// Leaves a slot out of the picks until it is [`change`](Self::change)d or [`occupy`](Self::occupy)ed.
-    pub(super) fn exclude(&mut self, slot: &Slot, offset: Offset, excluded: bool) {
-        if excluded {
-            self.set(slot.leaf, 0, 0, 0);
-        } else {
-            self.place(slot, offset);
-        }
+    pub(super) fn exclude(&mut self, slot: &Slot, excluded: bool) {
+        self.set(if excluded { Key::closed(slot.leaf) } else { slot.key() });
     }
 
     /// What an endpoint of this weight has of others' requests if it has as much for its weight as those that say so, in
@@ -272,38 +284,44 @@ impl Pool {
         if self.unbounded > 0 { u64::MAX } else { self.free.saturating_sub(self.reserved) }
     }
 
-    /// Chooses an endpoint; `random` is a draw of 64 bits.
-    #[inline]
-    pub(super) fn choose(&mut self, policy: Policy, mut random: impl FnMut() -> u64) -> Option<u32> {
+    /// Chooses an endpoint; `random` is the state of a generator.
+    #[inline(always)]
+    pub(super) fn choose(&mut self, policy: Policy, random: &mut u64) -> Option<u32> {
         let leaf = match policy {
             Policy::LeastConn => self.tree.best(),
-            Policy::P2c => {
-                let sampler = self.sampler.as_ref()?;
-                let (one, other) = (sampler.draw(random())?, sampler.draw(random())?);
-                let keys = self.tree.keys();
-                Some(if keys[one as usize].beats(&keys[other as usize]) { one } else { other })
-            }
+            Policy::P2c => self.draw(random),
             Policy::RoundRobin => self.turn(),
         }?;
         self.members[leaf as usize]
     }
 
+    #[inline(never)]
+    fn draw(&self, random: &mut u64) -> Option<u32> {
+        let sampler = self.sampler.as_ref()?;
+        let (one, other) = (sampler.draw(next(random))?, sampler.draw(next(random))?);
+        Some(if self.tree.key(one).beats(self.tree.key(other)) { one } else { other })
+    }
+
+    #[inline(never)]
     fn turn(&mut self) -> Option<u32> {
-        let keys = self.tree.keys();
+        let Self { tree, owed, .. } = self;
+        let open = |leaf: &u32| tree.key(*leaf).weight() > 0;
+        let leaves = 0..tree.len() as u32;
         let mut total = 0;
-        for (owed, key) in self.owed.iter_mut().zip(keys).filter(|(_, key)| key.weight() > 0) {
-            *owed += i64::from(key.weight());
-            total += i64::from(key.weight());
+        for leaf in leaves.clone().filter(open) {
+            let weight = i64::from(tree.key(leaf).weight());
+            owed[leaf as usize] += weight;
+            total += weight;
         }
-        let open = (0..keys.len()).filter(|leaf| keys[*leaf].weight() > 0);
-        let next = open.max_by_key(|leaf| (self.owed[*leaf], std::cmp::Reverse(*leaf)))?;
-        self.owed[next] -= total;
-        Some(next as u32)
+        let next = leaves.filter(open).max_by_key(|leaf| (owed[*leaf as usize], std::cmp::Reverse(*leaf)))?;
+        owed[next as usize] -= total;
+        Some(next)
     }
 
     /// Whether every exchange is timed: an error has come lately, or nothing has succeeded yet.
+    #[inline]
     pub(super) const fn is_watched(&self) -> bool {
-        self.alert > 0 || self.mean.is_none()
+        self.alert > 0
     }
 
     /// An error or an overload answer: how fast others come will matter.
@@ -329,11 +347,13 @@ impl Pool {
         after.as_secs_f64() >= 3.0 * mean
     }
 
-    /// A success, and how long it took if that is known: a moving average with the weight 1/32.
     #[inline]
-    pub(super) fn succeeded(&mut self, took: Option<Duration>) {
+    pub(super) const fn succeeded(&mut self) {
         self.alert = self.alert.saturating_sub(1);
-        let Some(took) = took else { return };
+    }
+
+    /// How long a success took: a moving average with the weight 1/32.
+    pub(super) fn took(&mut self, took: Duration) {
         let took = took.as_secs_f64();
         self.mean = Some(self.mean.map_or(took, |mean| mean + (took - mean) / 32.0));
     }

@@ -27,8 +27,13 @@ impl Routes {
         Self(std::array::from_fn(|_| Route { pools: vec![0], guests: Vec::new() }))
     }
 
-    /// The stations of a class, in order; with what it may do there as a guest.
+    /// The first pool of a class.
     #[inline]
+    pub(super) fn first(&self, class: Class) -> Option<usize> {
+        self.0[class.index()].pools.first().copied()
+    }
+
+    /// The stations of a class, in order; with what it may do there as a guest.
     pub(super) fn of(&self, class: Class, at: usize) -> Option<(usize, Option<Guest>)> {
         let route = &self.0[class.index()];
         if let Some(pool) = route.pools.get(at) {

@@ -24,6 +24,7 @@ impl Sampler {
     }
 
     /// Changes the weight of a leaf. O(log leaves).
+    #[inline(never)]
     pub(super) fn change(&mut self, leaf: u32, from: u32, to: u32) {
         let mut at = leaf as usize + 1;
         while let Some(sum) = self.sums.get_mut(at) {

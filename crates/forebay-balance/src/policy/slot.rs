@@ -4,11 +4,16 @@ use super::ask::New;
 use super::busy::{Busy, Ghosts};
 use super::foreign::Foreign;
 use super::outlier::{Phase, Record};
+use super::pool::Offset;
+use super::tree::{self, Key};
 use super::weight::{self, Starting, UNIT};
 use crate::probe::CloseCause;
 
 /// No bound.
-pub(super) const UNBOUNDED: u32 = u32::MAX;
+const UNBOUNDED: u64 = u64::MAX;
+
+/// The most of our own requests, and of what weighs on besides, that still make a difference: half of what a key holds.
+const MOST: i64 = tree::CLOSED / 2 - 1;
 
 /// What health checks say of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,23 +50,36 @@ pub enum EndpointState {
     Draining,
 }
 
-/// One endpoint.
+/// One endpoint. What a pick and a good end go by comes first, in one line of the cache.
 #[derive(Debug, Clone)]
+#[repr(C, align(64))]
 pub(crate) struct Slot {
+    pub(crate) own: u32,
+    /// The weight in use, in 1/256.
+    pub(crate) weight: u32,
+    /// Its own requests up to which it takes one more: 0 if it may not be picked at all.
+    limit: u64,
+    /// What it has to do apart from them, as a [`Key`] counts it.
+    burden: i64,
+    pub(super) last_pick: u64,
+    pub(crate) picks: u64,
     pub(crate) pool: usize,
     pub(super) leaf: u32,
+    /// Whether it may be picked at all.
+    pub(super) open: bool,
+    /// Whether a pick is nothing but a pick, and a success nothing but a success: nobody waits for it to prove itself, or
+    /// to be gone.
+    pub(super) plain: bool,
+    pub(crate) removed: bool,
+    /// It has left its pool, and waits to be another endpoint's.
+    pub(super) gone: bool,
+    /// By [`Outcome`](forebay_core::Outcome).
+    pub(crate) outcomes: [u64; 4],
+    pub(super) record: Record,
     pub(crate) base: u16,
     pub(super) id_hash: u64,
     pub(super) group_hash: u64,
     pub(crate) max_concurrency: Option<u32>,
-    pub(crate) removed: bool,
-    /// It has left its pool, and waits to be another endpoint's.
-    pub(super) gone: bool,
-    pub(crate) own: u32,
-    pub(crate) picks: u64,
-    pub(super) last_pick: u64,
-    /// By [`Outcome`](forebay_core::Outcome).
-    pub(crate) outcomes: [u64; 4],
     pub(super) foreign: Foreign,
     /// What the foreign load counts as now, in 1/256 requests.
     pub(super) foreign_units: u64,
@@ -71,7 +89,6 @@ pub(crate) struct Slot {
     pub(super) lasting_surplus: f64,
     pub(super) ghosts: Ghosts,
     pub(super) check: Check,
-    pub(super) record: Record,
     pub(super) busy: Busy,
     /// How often an operator has cleared it.
     clears: u32,
@@ -83,11 +100,6 @@ pub(crate) struct Slot {
     pub(crate) heard: Option<Instant>,
     /// How long what the probes said holds.
     pub(super) judged_until: Option<Instant>,
-    /// The weight in use, in 1/256.
-    pub(crate) weight: u32,
-    /// Whether it may be picked at all, and then the most at once.
-    pub(super) open: bool,
-    bound: u32,
     /// When time alone changes it next.
     pub(super) due: Option<Instant>,
 }
@@ -95,25 +107,30 @@ pub(crate) struct Slot {
 impl Slot {
     pub(super) const fn new(pool: usize, leaf: u32) -> Self {
         Self {
+            own: 0,
+            weight: 0,
+            limit: 0,
+            burden: 0,
+            last_pick: 0,
+            picks: 0,
             pool,
             leaf,
+            open: false,
+            plain: false,
+            removed: false,
+            gone: false,
+            outcomes: [0; 4],
+            record: Record::new(),
             base: 0,
             id_hash: 0,
             group_hash: 0,
             max_concurrency: None,
-            removed: false,
-            gone: false,
-            own: 0,
-            picks: 0,
-            last_pick: 0,
-            outcomes: [0; 4],
             foreign: Foreign::Unasked,
             foreign_units: 0,
             surplus: 0,
             lasting_surplus: 0.0,
             ghosts: Ghosts::new(),
             check: Check::Unchecked,
-            record: Record::new(),
             busy: Busy::new(),
             clears: 0,
             starting: None,
@@ -121,9 +138,6 @@ impl Slot {
             closed: None,
             heard: None,
             judged_until: None,
-            weight: 0,
-            open: false,
-            bound: 0,
             due: None,
         }
     }
@@ -178,7 +192,8 @@ impl Slot {
         }
     }
 
-    /// Whether it is open and its bound. In a panic health does not count, drain and bounds do.
+    /// Whether it is open and its limit. In a panic health does not count, drain and bounds do.
+    #[inline(never)]
     fn bind(&mut self, panic: bool) {
         self.open =
             (self.healthy() || panic && self.stays() && self.check != Check::New) && self.busy.paused_until.is_none();
@@ -187,31 +202,42 @@ impl Slot {
             _ => None,
         };
         let bounds = [self.max_concurrency, self.busy.cap(), trial];
-        self.bound = bounds.into_iter().flatten().min().unwrap_or(UNBOUNDED);
+        let bound = bounds.into_iter().flatten().min().filter(|bound| *bound < u32::MAX);
+        let foreign = self.foreign_units / u64::from(UNIT);
+        self.limit = match bound {
+            _ if !self.open => 0,
+            Some(bound) => u64::from(bound).saturating_sub(foreign),
+            None => UNBOUNDED,
+        };
     }
 
     /// One request more or less, and what follows from that.
+    #[inline]
     pub(super) fn occupy(&mut self, more: bool, panic: bool) {
         debug_assert!(more || self.own > 0);
         self.own = if more { self.own.saturating_add(1) } else { self.own.saturating_sub(1) };
-        if matches!(self.record.phase, Phase::Probation { .. }) {
+        if !self.plain && matches!(self.record.phase, Phase::Probation { .. }) {
             self.bind(panic);
         }
     }
 
     /// What follows from all the rest.
-    pub(super) fn derive(&mut self, panic: bool, now: Instant) {
-        self.bind(panic);
+    pub(super) fn derive(&mut self, panic: bool, offset: Offset, now: Instant) {
         match self.foreign {
             Foreign::Unasked => (self.foreign_units, self.surplus, self.lasting_surplus) = (0, 0, 0.0),
             Foreign::Unknown => (self.surplus, self.lasting_surplus) = (0, 0.0), // it has its share
             Foreign::Reported { requests, .. } => self.foreign_units = u64::from(requests) * u64::from(UNIT),
         }
+        self.bind(panic);
+        let ghosts = i64::from(self.ghosts.count()) * i64::from(UNIT);
+        self.burden = (2 * (ghosts + self.surplus) + offset.units()).clamp(-MOST, MOST);
         let starting = self.starting.map_or(1.0, |starting| starting.factor(now));
         if starting >= 1.0 {
             self.starting = None;
         }
         self.weight = weight::effective(self.base, starting * self.factor);
+        let proven = self.record.phase == Phase::Up && self.busy.cap().is_none() && self.starting.is_none();
+        self.plain = proven && !self.removed;
         let due = [
             self.ghosts.due(),
             self.busy.due(),
@@ -264,27 +290,31 @@ impl Slot {
         self.starting = None;
     }
 
+    #[inline]
     pub(crate) const fn is_unbounded(&self) -> bool {
-        self.open && self.bound == UNBOUNDED
+        self.limit == UNBOUNDED
     }
 
     /// How many more requests it may get where there is a bound, or else 0.
-    pub(super) fn room(&self) -> u32 {
-        if !self.open || self.bound == UNBOUNDED {
-            return 0;
+    #[inline]
+    pub(super) const fn room(&self) -> u64 {
+        if self.is_unbounded() { 0 } else { self.limit.saturating_sub(self.own as u64) }
+    }
+
+    #[inline]
+    pub(super) const fn takes_more(&self) -> bool {
+        self.limit > self.own as u64
+    }
+
+    /// How it stands beside the others: by ours, ghosts, and what others have there above its share of theirs. What is
+    /// shared by weight makes no difference to who has least for its weight.
+    #[inline]
+    pub(super) fn key(&self) -> Key {
+        if !self.takes_more() {
+            return Key::closed(self.leaf);
         }
-        let foreign = u32::try_from(self.foreign_units / u64::from(UNIT)).unwrap_or(u32::MAX);
-        self.bound.saturating_sub(self.own.saturating_add(foreign))
-    }
-
-    pub(super) fn takes_more(&self) -> bool {
-        self.is_unbounded() || self.room() > 0
-    }
-
-    /// Ours, ghosts, and what others have there above its share of theirs, in 1/256 requests. What is shared by weight
-    /// makes no difference to who has least for its weight.
-    pub(super) fn relative_load(&self) -> i64 {
-        (i64::from(self.own) + i64::from(self.ghosts.count())) * i64::from(UNIT) + self.surplus
+        let work = self.burden + (2 * i64::from(UNIT) * i64::from(self.own)).min(MOST);
+        Key::open(self.leaf, work, self.weight, self.last_pick)
     }
 
     /// Ours, others' and ghosts, in 1/256 requests.

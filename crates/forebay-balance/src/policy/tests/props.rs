@@ -60,7 +60,8 @@ fn scan(picker: &Picker, pool: usize, excluded: &[usize]) -> Option<usize> {
     let open = members.filter(|index| !excluded.contains(index) && takes(&picker.slots[*index]));
     open.min_by(|a, b| {
         let (a, b) = (&picker.slots[*a], &picker.slots[*b]);
-        let work = |of: &Slot, against: &Slot| i128::from(2 * of.relative_load() + 320) * i128::from(against.weight);
+        let load = |of: &Slot| (i64::from(of.own) + i64::from(of.ghosts.count())) * 256 + of.surplus;
+        let work = |of: &Slot, against: &Slot| i128::from(2 * load(of) + 320) * i128::from(against.weight);
         work(a, b).cmp(&work(b, a)).then(a.last_pick.cmp(&b.last_pick))
     })
 }
@@ -94,7 +95,7 @@ fn audit(picker: &Picker, held: &[(Picked, Instant)], reserved: &[(Class, Claim)
     }
     for (at, pool) in picker.pools.iter().enumerate() {
         let members: Vec<&Slot> = pool.members.iter().flatten().map(|index| &picker.slots[*index as usize]).collect();
-        let free: u64 = members.iter().map(|slot| u64::from(slot.room())).sum();
+        let free: u64 = members.iter().map(|slot| slot.room()).sum();
         let unbounded = members.iter().any(|slot| slot.is_unbounded());
         let open = if unbounded { u64::MAX } else { free.saturating_sub(pool.reserved) };
         prop_assert_eq!(pool.open(), open);
@@ -139,7 +140,9 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let excluded: Vec<usize> = exclude.and_then(of).into_iter().collect();
                 picker.advance(now);
                 let expected = model(&picker, class, None, &excluded);
-                let picked = picker.pick(Ask { class, ..Ask::default() }, &excluded, now);
+                let plainly = if excluded.is_empty() { picker.pick_plainly(class, &mut now.into()) } else { None };
+                let ask = Ask { class, ..Ask::default() };
+                let picked = plainly.ok_or(()).or_else(|()| picker.pick(ask, &excluded, now));
                 prop_assert_eq!(picked.ok().map(|picked| picked.index), expected);
                 held.extend(picked.map(|picked| (picked, now)));
             }
@@ -156,7 +159,9 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 now = now.max(started + Duration::from_millis(u64::from(took_ms) / 16));
                 let pause = pause.map(|ms| Duration::from_millis(u64::from(ms)));
                 let outcome = outcomes[usize::from(outcome)];
-                picker.release(&picked, &Ended { outcome, pause }, now);
+                if outcome != Outcome::Success || !picker.release_plainly(&picked) {
+                    picker.release(&picked, &Ended { outcome, pause }, now);
+                }
             }
             Step::Head(i) if !held.is_empty() => picker.headed(&held[i % held.len()].0, now),
             Step::Reserve(class) => {
