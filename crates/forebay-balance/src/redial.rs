@@ -1,4 +1,21 @@
 /// An error that may hand back the request, because it provably was not processed.
+///
+/// Only a [`Balance`](crate::Balance) with [`Redial`] asks for it; `Balance::builder()` makes one that sends nothing again:
+///
+/// ```compile_fail,E0277
+/// use forebay_balance::{Balance, Endpoint, Redial};
+/// use tower::Service;
+///
+/// let service = tower::service_fn(|_: http::Request<()>| async {
+///     Err::<http::Response<String>, _>(std::io::Error::other("an error that hands nothing back"))
+/// });
+/// let endpoint = Endpoint::with_service("a", service);
+/// let mut balance = Balance::<_, Redial>::builder_with_redial().endpoint(endpoint).build().unwrap();
+/// Service::call(&mut balance, http::Request::new(()));
+/// ```
+#[diagnostic::on_unimplemented(
+    note = "`Redial` needs errors that may hand the request back; `Balance::builder()` sends nothing again and needs none"
+)]
 pub trait Undispatched<Req> {
     /// The request; `None` if the endpoint may have processed any of it.
     fn take_request(&mut self) -> Option<Req>;

@@ -11,6 +11,7 @@ use crate::Class;
 /// order is kept, and a request binds to a backend as late as possible.
 ///
 /// An implementation takes its own lock only and calls nobody under it, so that it is safe under a scheduler's lock.
+#[diagnostic::on_unimplemented(note = "`BalanceHandle::capacity()` of forebay-balance is a capacity signal")]
 pub trait CapacitySignal: Send + Sync + 'static {
     /// Reserves a place for a request of this class; `None`: there is none now.
     fn try_reserve(&self, class: Class) -> Option<Reservation>;

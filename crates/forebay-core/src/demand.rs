@@ -71,6 +71,7 @@ impl AddAssign for Demand {
 }
 
 /// Something that can say what it holds right now: the handles of priority, offload and balance.
+#[diagnostic::on_unimplemented(note = "the handles of the forebay layers are demand sources: `build_with_handle()`")]
 pub trait DemandSource: Send + Sync + 'static {
     /// The demand now. Cheap enough to be called every second; takes no lock that serving waits for long.
     fn demand(&self) -> Demand;

@@ -9,6 +9,12 @@ use http::HeaderName;
 /// are classifiers too.
 ///
 /// A panic in it reaches the caller of the service; nothing is held by then.
+///
+/// What is none does not compile, and the error says what would be one:
+///
+/// ```compile_fail,E0277
+/// forebay_priority::PriorityLayer::builder().classify(forebay_core::Class::P1);
+/// ```
 #[diagnostic::on_unimplemented(
     note = "a classifier is a closure `|head: &RequestHead<'_>| -> Class`, a `Tiers`, a `ByHeader`, or your own \
             `impl Classify`"

@@ -9,6 +9,7 @@ use crate::{BoxError, Outcome};
 /// What a [`Guarded`] body carries: a slot, a count, a permit. Dropped unfinished it means [`Outcome::Cancelled`].
 ///
 /// A guard that knows worse from the response head (a 503) keeps that, whatever the body says.
+#[diagnostic::on_unimplemented(note = "`impl BodyGuard for {Self} {{}}` will do where its `Drop` says all")]
 pub trait BodyGuard {
     /// Asked before each poll of the body; an `Err` cuts the body with that error.
     ///
