@@ -39,9 +39,9 @@ const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// How many bytes of an answer an HTTP/2 upstream may send that nobody has read yet.
 const STREAM_WINDOW: u32 = 256 << 10;
-/// And of all answers of a connection together: the most there can be (RFC 9113, 6.9.1), enough for 8191 that nobody reads,
-/// so that these hold up no other.
-const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
+/// And of all answers of a connection together: enough for 4096 that nobody reads, so that these hold up no other. Half of
+/// what is allowed (RFC 9113, 6.9.1), as some servers may not count to the end.
+const CONNECTION_WINDOW: u32 = 1 << 30;
 
 /// The connections to one endpoint: idle HTTP/1 ones, the last used first, and one shared HTTP/2 connection.
 #[derive(Debug)]
