@@ -118,6 +118,8 @@
 //!
 //! # Limits
 //!
+//! - Over HTTP/2 the unread bodies of requests that wait fill the window of their connection, and then no other body comes
+//!   through it. Set the server's connection window to `max_concurrent_streams` times its stream window.
 //! - Two of these layers in one stack, or a call that comes back through the layer from inside, can deadlock on each
 //!   other's seats: use one, and [`exempt`](PriorityBuilder::exempt) such calls.
 //! - Predictions need 32 answers before they are believed; until then only queues and timeouts refuse.

@@ -24,6 +24,7 @@ use crate::auth::{self, Keys};
 use crate::config::Config;
 use crate::entrance::{Entrance, enter, log};
 use crate::problem::problem;
+use crate::server;
 use crate::upstreams::{self, Upstreams};
 
 /// A gateway: the layers, put together as a configuration says.
@@ -157,15 +158,7 @@ impl Gateway {
     }
 
     /// Serves until `shutdown`, then drains: refuses newcomers, finishes what runs, at most for the drain timeout.
-    ///
-    /// # Errors
-    ///
-    /// The listener fails.
-    pub async fn serve(
-        self,
-        listener: TcpListener,
-        shutdown: impl Future<Output = ()> + Send + 'static,
-    ) -> std::io::Result<()> {
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send + 'static) {
         let (stop, stopped) = watch::channel(false);
         let ended = move || {
             let mut stopped = stopped.clone();
@@ -189,18 +182,16 @@ impl Gateway {
         };
         let worker = self.jobs.worker.lock().unwrap_or_else(PoisonError::into_inner).take();
         let served = async {
-            axum::serve(listener, self.router.clone()).with_graceful_shutdown(drain).await?;
+            server::serve(listener, self.router.clone(), drain).await;
             if let Some(worker) = worker {
                 let _ = worker.await; // a panic in it was logged by the runtime
             }
-            Ok::<_, std::io::Error>(())
         };
         tokio::select! {
-            served = served => served?,
+            () = served => {}
             () = late => tracing::warn!("the drain timeout is over: exchanges that still ran are cut"),
         }
         observed.abort();
-        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ mod entrance;
 mod gateway;
 mod gpu_exporter;
 mod problem;
+mod server;
 mod upstreams;
 
 use forebay_autoscale::manifests::Generator;

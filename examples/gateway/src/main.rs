@@ -65,11 +65,10 @@ async fn run(args: Args) -> Result<(), Error> {
         tracing::info!("draining");
     };
     let reloads = args.config.map(|file| tokio::spawn(reload(hangup, file, gateway.clone())));
-    let served = gateway.serve(listener, shutdown).await;
+    gateway.serve(listener, shutdown).await;
     if let Some(reloads) = reloads {
         reloads.abort();
     }
-    served?;
     tracing::info!("drained");
     Ok(())
 }

@@ -1,0 +1,61 @@
+//! The clients' connections.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+
+/// The most requests of one HTTP/2 connection at once.
+const STREAMS: u32 = 200;
+/// How many bytes of an HTTP/2 request's body may come that nobody has read yet, as while it waits in the queue.
+const STREAM_WINDOW: u32 = 128 << 10;
+/// Those of a whole connection: so that uploads that wait, of which there are many, keep out no other body. With hyper's
+/// default of 1 MiB, one that is less urgent stops all of them.
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
+/// How long an HTTP/1 client may take for the head of a request, or be idle between two.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Serves until `shutdown`, then lets the exchanges that run end.
+pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    server
+        .http2()
+        .max_concurrent_streams(STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let running = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = &mut shutdown => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Of a connection that is gone already, or there are no more files: later, there may be.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let _ = stream.set_nodelay(true); // each token goes at once
+        let service = TowerToHyperService::new(router.clone());
+        let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = running.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection broke off");
+            }
+        });
+    }
+    drop(listener);
+    running.shutdown().await;
+}
