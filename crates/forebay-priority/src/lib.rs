@@ -125,7 +125,7 @@
 //! - Predictions need 32 answers before they are believed; until then only queues and timeouts refuse.
 //! - A seat beyond `max_hold` is taken away when somebody waits and looks, at the latest when a waiter's own time is up.
 //! - An HTTP/1.1 client that leaves before its request body was read may be noticed only when its time is up.
-//! - Not there yet: seats by phase (prefill, decode), raising a queued request, weighted classes, preemption.
+//! - Not there yet: weighted classes, preemption.
 
 pub mod adaptive;
 mod admission;
