@@ -131,6 +131,30 @@ async fn a_client_that_leaves_in_mid_stream_frees_the_slot_within_100_ms() {
     assert_eq!(stack.servers[0].stats().cancelled, 1);
 }
 
+#[tokio::test]
+async fn half_a_head_does_not_hold_its_connection_for_ever() {
+    let stack = Stack::start(vec![fast(1)], wide(1)).await;
+    let mut stream = TcpStream::connect(stack.url.trim_start_matches("http://")).await.expect("it listens");
+    // Once the first is answered, the half of the second has been read, too.
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /healthz HTTP/1.1\r\nho").await.expect("sent");
+    let mut answer = [0; 4096];
+    let read = stream.read(&mut answer).await.expect("an answer");
+    assert!(answer[..read].starts_with(b"HTTP/1.1 200"), "{:?}", String::from_utf8_lossy(&answer[..read]));
+    let mut waited = 0;
+    loop {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(5)).await;
+        tokio::time::resume();
+        waited += 5;
+        match tokio::time::timeout(Duration::from_millis(20), stream.read(&mut answer)).await {
+            Ok(Ok(0) | Err(_)) => break,
+            Ok(Ok(_)) => {} // it may say why
+            Err(_) => assert!(waited < 300, "it is still open"),
+        }
+    }
+    assert!(waited > 60, "closed after {waited} s: who is slow has his time");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_bodies_get_the_right_status_and_the_next_request_works() {
     let stack = Stack::start(vec![fast(4)], wide(4)).await;

@@ -1,6 +1,7 @@
 //! The clients' connections.
 
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -39,8 +40,9 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
         };
         let stream = match accepted {
             Ok((stream, _)) => stream,
+            Err(error) if is_gone(&error) => continue,
             Err(error) => {
-                // Of a connection that is gone already, or there are no more files: later, there may be.
+                // There are no more files: later, there may be.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
@@ -58,4 +60,10 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
     }
     drop(listener);
     running.shutdown().await;
+}
+
+/// Whether the error is that of one connection, which its client has left before it was accepted: nobody else waits for that.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }

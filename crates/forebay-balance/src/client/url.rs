@@ -1,3 +1,4 @@
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ impl Endpoint<HttpUrl> {
 }
 
 /// Where an HTTP endpoint is, before its URL is checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HttpUrl {
     pub(crate) url: String,
     pub(super) http2: bool,
@@ -83,6 +84,12 @@ pub struct HttpUrl {
     pub(crate) tls: Option<TlsConfig>,
     /// Which rows of shared pages are about it: labels and values.
     pub(super) rows: Vec<(String, String)>,
+}
+
+impl fmt::Debug for HttpUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HttpUrl").field(&without_secrets(&self.url)).finish()
+    }
 }
 
 /// A URL as it may be told in errors and logs. Credentials and a query are refused, but may have been meant.
@@ -102,6 +109,7 @@ mod tests {
 
     #[test]
     fn what_is_told_of_a_url_has_no_secret() {
+        assert!(!format!("{:?}", Endpoint::new("http://user:secret@a/?token=secret")).contains("secret"));
         for (url, told) in [
             ("http://a:8000/base", "http://a:8000/base"),
             ("http://user:secret@a/base?token=secret", "http://…@a/base?…"),

@@ -264,7 +264,8 @@ impl Pool {
     /// What it says is old by up to `every`, and all gateways hear it: the more requests they send until it is asked
     /// again, the more of them would go to the same endpoint. That is `every` over the mean service time of all that is in
     /// flight, of which ours are one part in `gateways`, if others are like us. The benchmark
-    /// `balance_seed` shows twelve gateways that ask every 0.05 to 5 mean service times. What stays the same for longer than all of them need to react is no fluke, and counts in full.
+    /// `balance_seed` shows twelve gateways that ask every 0.05 to 5 mean service times. What stays the same for longer than
+    /// all of them need to react is no fluke, and counts in full.
     pub(super) fn trust(&self, every: Duration) -> (f64, f64) {
         let gateways = ((self.own + self.reported) as f64 / self.own.max(1) as f64).clamp(1.0, MOST_GATEWAYS);
         let (mean, every) = (self.mean().as_secs_f64(), every.as_secs_f64());
