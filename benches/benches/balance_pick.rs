@@ -1,14 +1,16 @@
 //! A pick and its release among N endpoints, beside tower's power of two choices over its own pending-request count: CPU
 //! time, on one thread, in turns; and how many heap allocations ours makes.
 //!
-//! One pick in sixteen and its release read tokio's clock; tower's pending-request count reads none. What two readings
-//! cost is a figure of its own, and so is the floor: two locks of a mutex, one for the pick and one for the release, and
-//! a reference to the endpoint that is held in between, with nothing else done.
+//! Each pick is released before the next, on both sides. What ours costs with 64 others in flight, and where each endpoint
+//! has a `max_concurrency`, are figures of their own. So is the floor: two locks of a mutex, one for the pick and one for
+//! the release, with nothing else done; and a reference that is counted, which ours does without. One pick in 256 and its
+//! release read tokio's clock; tower's pending-request count reads none.
 //!
 //! `cargo bench -p forebay-benches --bench balance_pick`; with pingora's choice beside it, which needs cmake and builds for
 //! minutes: `RUSTFLAGS="--cfg forebay_pingora" CARGO_TARGET_DIR=target/pingora cargo bench ..`. That choice is round robin,
 //! as pingora has none by load, and holds no count that has to be released.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::future::{Future as _, Ready, ready};
 use std::hint::black_box;
@@ -16,7 +18,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use forebay_balance::{Balance, Endpoint, Fleet};
+use forebay_balance::{Balance, Endpoint, Fleet, Pick};
 use forebay_benches::balance::pingora_choice;
 use forebay_benches::{Goal, Report, allocations, thread_cpu_time};
 use forebay_core::{Class, Outcome};
@@ -25,7 +27,8 @@ use tower::balance::p2c;
 use tower::discover::ServiceList;
 use tower::load::{CompleteOnResponse, PendingRequestsDiscover};
 
-const EACH: u32 = 4_000_000;
+/// Some kernels count the CPU time of a thread in steps of 4 ms.
+const EACH: u32 = 8_000_000;
 const ROUNDS: usize = 7;
 
 /// Answers at once.
@@ -46,9 +49,10 @@ impl Service<u32> for Echo {
     }
 }
 
-fn fleet(endpoints: usize) -> Fleet<Echo> {
+fn fleet(endpoints: usize, bound: Option<u32>) -> Fleet<Echo> {
     let add = |builder: forebay_balance::BalanceBuilder<Echo>, i: usize| {
-        builder.endpoint(Endpoint::with_service(format!("endpoint-{i}"), Echo).weight([3, 2, 1][i % 3]))
+        let endpoint = Endpoint::with_service(format!("endpoint-{i}"), Echo).weight([3, 2, 1][i % 3]);
+        builder.endpoint(bound.into_iter().fold(endpoint, Endpoint::max_concurrency))
     };
     (0..endpoints).fold(Balance::builder(), add).build().expect("valid").fleet()
 }
@@ -57,6 +61,14 @@ fn ours(fleet: &Fleet<Echo>) {
     let pick = fleet.pick(Class::P1).expect("open");
     black_box(&pick.service);
     pick.finish(Outcome::Success);
+}
+
+/// Picks while so many are in flight, and releases the oldest.
+fn ours_held(fleet: &Fleet<Echo>, held: &mut VecDeque<Pick<Echo>>) {
+    held.push_back(fleet.pick(Class::P1).expect("open"));
+    if let Some(oldest) = held.pop_front() {
+        oldest.finish(Outcome::Success);
+    }
 }
 
 type Peer = p2c::Balance<PendingRequestsDiscover<ServiceList<Vec<Echo>>>, u32>;
@@ -80,11 +92,10 @@ fn read_clocks() {
 }
 
 /// What a pick and its release cannot do without.
-fn floor(counts: &Mutex<Arc<u64>>) {
+fn two_locks(counts: &Mutex<u64>) {
     let lock = || black_box(counts).lock().unwrap_or_else(PoisonError::into_inner);
-    let held = Arc::clone(&lock());
-    drop(lock());
-    drop(black_box(held));
+    *lock() += 1;
+    *lock() -= 1;
 }
 
 fn time(mut one: impl FnMut()) -> f64 {
@@ -100,30 +111,39 @@ fn median(mut rounds: Vec<f64>) -> f64 {
 
 fn main() {
     let mut report = Report::default();
-    println!("CPU ns for a pick and its release\n{:>6} {:>10} {:>10} {:>10}", "N", "forebay", "tower p2c", "pingora");
+    println!("CPU ns for a pick and its release");
+    println!("{:>6} {:>10} {:>10} {:>10} {:>10} {:>10}", "N", "forebay", "64 held", "bounded", "tower p2c", "pingora");
     let mut worst: (f64, f64) = (0.0, 0.0);
     let mut heap = 0;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     let _entered = runtime.enter();
-    let clock = median((0..ROUNDS).map(|_| time(read_clocks)).collect());
+    let alone = |mut one: Box<dyn FnMut()>| median((0..ROUNDS).map(|_| time(&mut one)).collect());
+    let counts = Mutex::new(0);
+    let locks = alone(Box::new(move || two_locks(&counts)));
+    let counted = Arc::new(());
+    let reference = alone(Box::new(move || drop(black_box(Arc::clone(black_box(&counted))))));
+    let clock = alone(Box::new(read_clocks));
+    report.figure("two_locks_ns", locks.round());
+    report.figure("a_counted_reference_ns", reference.round());
     report.figure("two_readings_of_tokios_clock_ns", clock.round());
-    let counts = Mutex::new(Arc::new(0));
-    let floor = median((0..ROUNDS).map(|_| time(|| floor(&counts))).collect());
-    report.figure("two_locks_and_a_reference_ns", floor.round());
     for endpoints in [2, 8, 64, 512, 4096] {
-        let (fleet, mut peer, mut choice) = (fleet(endpoints), p2c(endpoints), pingora_choice(endpoints));
+        let [fleet, bounded] = [None, Some(1000)].map(|bound| fleet(endpoints, bound));
+        let (mut peer, mut choice) = (p2c(endpoints), pingora_choice(endpoints));
         (0..endpoints).for_each(|_| theirs(&mut peer)); // all of them known and ready
-        ours(&fleet);
+        (0..2 * endpoints).for_each(|_| ours(&fleet)); // and there were exchanges before
         heap += allocations(|| ours(&fleet));
-        let mut rounds = [Vec::new(), Vec::new()];
+        let mut rounds = [const { Vec::new() }; 4];
         let mut pingora = Vec::new();
         for _ in 0..ROUNDS {
             rounds[0].push(time(|| ours(&fleet)));
             rounds[1].push(time(|| theirs(&mut peer)));
+            let mut held = (0..64).map(|_| fleet.pick(Class::P1).expect("open")).collect();
+            rounds[2].push(time(|| ours_held(&fleet, &mut held)));
+            rounds[3].push(time(|| ours(&bounded)));
             pingora.extend(choice.as_mut().map(time));
         }
-        let [ours_ns, theirs_ns] = rounds.map(median);
-        print!("{endpoints:>6} {ours_ns:>10.0} {theirs_ns:>10.0}");
+        let [ours_ns, theirs_ns, held_ns, bounded_ns] = rounds.map(median);
+        print!("{endpoints:>6} {ours_ns:>10.0} {held_ns:>10.0} {bounded_ns:>10.0} {theirs_ns:>10.0}");
         if pingora.is_empty() {
             println!(" {:>10}", "-");
         } else {
@@ -132,11 +152,14 @@ fn main() {
             report.figure(&format!("{endpoints}_pingora_round_robin_ns"), pingora_ns.round());
         }
         report.figure(&format!("{endpoints}_forebay_ns"), ours_ns.round());
+        report.figure(&format!("{endpoints}_forebay_64_held_ns"), held_ns.round());
+        report.figure(&format!("{endpoints}_forebay_bounded_ns"), bounded_ns.round());
         report.figure(&format!("{endpoints}_tower_p2c_ns"), theirs_ns.round());
         worst = (worst.0.max(ours_ns), worst.1.max(ours_ns / theirs_ns));
     }
-    println!("two readings of tokio's clock alone: {clock:.0}");
-    println!("two locks and a reference alone, without any counting: {floor:.0}\n");
+    println!(
+        "two locks alone: {locks:.0}, a counted reference: {reference:.0}, two readings of the clock: {clock:.0}\n"
+    );
     report.target("CPU ns, at the worst N", worst.0, Goal::AtMost(45.0));
     report.target("CPU over tower p2c, at the worst N", worst.1, Goal::AtMost(0.25));
     report.target("heap allocations", heap as f64, Goal::AtMost(0.0));

@@ -40,7 +40,7 @@ impl Core {
 }
 
 impl Armed {
-    /// It rings once; what is due then, or after it, sets the next. Nobody is kept alive by it.
+    /// It rings once, and the next is set then. Nobody is kept alive by it.
     pub(crate) fn start(self, core: &Arc<Core>) {
         let Self { at, runtime } = self;
         let set = Set { core: Arc::downgrade(core), at };
@@ -63,7 +63,8 @@ struct Set {
 impl Drop for Set {
     fn drop(&mut self) {
         let Some(core) = self.core.upgrade() else { return };
-        let alarm = &mut core.ledger().alarm;
-        alarm.at = alarm.at.filter(|at| *at != self.at);
+        let mut ledger = core.ledger();
+        ledger.alarm.at = ledger.alarm.at.filter(|at| *at != self.at);
+        ledger.picker.look_again(); // the next change sets another, if there is something to wait for
     }
 }

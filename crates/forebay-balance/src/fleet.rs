@@ -151,7 +151,7 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
     pub fn pick(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
         let ask = ask.into();
         let who = ask.who();
-        match Permit::pick(&self.members.core, None, who, PrefixBlocks::of(&ask.prefix)) {
+        match Permit::pick(&self.members.core, who, PrefixBlocks::of(&ask.prefix)) {
             Ok(permit) => Ok(Pick { service: permit.service(), permit }),
             Err(error) => Err(self.refusal(who.class, error)),
         }
@@ -171,7 +171,7 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
         let ask = ask.into();
         let (deadline, prefix) = (ask.deadline, PrefixBlocks::of(&ask.prefix));
         let mut who = ask.who();
-        let mut refused = match Permit::pick(&self.members.core, None, who, prefix) {
+        let mut refused = match Permit::pick(&self.members.core, who, prefix) {
             Ok(permit) => return Ok(Pick { service: permit.service(), permit }),
             Err(error) => error,
         };
@@ -187,7 +187,7 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
                 }
                 Err(_) => break,
             };
-            match Permit::pick(&self.members.core, Some(place), who, prefix) {
+            match Permit::redeem(&self.members.core, place, who, prefix) {
                 Ok(permit) => return Ok(Pick { service: permit.service(), permit }),
                 Err(error) => (refused, redeemer) = (error, true),
             }

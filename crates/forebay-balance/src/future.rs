@@ -103,7 +103,11 @@ where
             new: true,
         };
         let prefix = extensions.get::<PrefixBlocks>().cloned();
-        let picked = Permit::pick(&members.core, reserved, who, PrefixBlocks::of(&prefix));
+        let blocks = PrefixBlocks::of(&prefix);
+        let picked = match reserved {
+            Some(place) => Permit::redeem(&members.core, place, who, blocks),
+            None => Permit::pick(&members.core, who, blocks),
+        };
         who.new = false;
         let mut future = Self {
             members,
@@ -182,7 +186,7 @@ where
                         Err(reason) => break reason,
                     };
                     // Waiting => Readying, or Waiting at the front if the place is not there any more.
-                    match Permit::pick(&this.members.core, Some(place), *this.who, PrefixBlocks::of(this.prefix)) {
+                    match Permit::redeem(&this.members.core, place, *this.who, PrefixBlocks::of(this.prefix)) {
                         Ok(permit) => {
                             (*this.service, *this.permit) = (Some(permit.service()), Some(permit));
                             this.step.set(Step::Readying);

@@ -100,24 +100,21 @@ impl BalanceHandle {
         let mut ledger = self.core().ledger();
         ledger.picker.advance(now);
         let slots = ledger.endpoints().map(|(index, node)| (&node.id, ledger.picker.slot(index)));
-        let snapshot = |(id, slot): (&EndpointId, &Slot)| {
-            let of = |outcome: Outcome| slot.outcomes[outcome as usize];
-            EndpointSnapshot {
-                id: id.clone(),
-                pool: Arc::clone(&self.core().pools[slot.pool]),
-                state: slot.state(),
-                weight: slot.base,
-                effective_weight: f64::from(slot.weight) / 256.0,
-                max_concurrency: slot.max_concurrency,
-                in_flight: slot.own,
-                load: slot.load_units() as f64 / 256.0,
-                probe_age: slot.heard.map(|heard| now.saturating_duration_since(heard)),
-                picks: slot.picks,
-                success: of(Outcome::Success),
-                overload: of(Outcome::Overload),
-                error: of(Outcome::Error),
-                cancelled: of(Outcome::Cancelled),
-            }
+        let snapshot = |(id, slot): (&EndpointId, &Slot)| EndpointSnapshot {
+            id: id.clone(),
+            pool: Arc::clone(&self.core().pools[slot.pool]),
+            state: slot.state(),
+            weight: slot.base,
+            effective_weight: f64::from(slot.weight) / 256.0,
+            max_concurrency: slot.max_concurrency,
+            in_flight: slot.own,
+            load: slot.load_units() as f64 / 256.0,
+            probe_age: slot.heard.map(|heard| now.saturating_duration_since(heard)),
+            picks: slot.picks,
+            success: slot.ended(Outcome::Success),
+            overload: slot.ended(Outcome::Overload),
+            error: slot.ended(Outcome::Error),
+            cancelled: slot.ended(Outcome::Cancelled),
         };
         slots.map(snapshot).collect()
     }

@@ -9,12 +9,18 @@ use crate::conduct::Conduct;
 use crate::endpoint::EndpointId;
 use crate::members::AnyNode;
 use crate::metrics::{self, Labels};
-use crate::permit::Spare;
+use crate::permit::Exchange;
 use crate::policy::{EjectCause, New, Picker};
 use crate::rate::Rate;
 use crate::sync::{Mutex, MutexGuard};
 use crate::wait::Waiter;
 use crate::wakers::Wakers;
+
+mod shelf;
+
+fn lock(ledger: &'static Mutex<Ledger>) -> MutexGuard<'static, Ledger> {
+    ledger.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Now, by the clock that tests can pause.
 pub(crate) fn now() -> Instant {
@@ -24,7 +30,8 @@ pub(crate) fn now() -> Instant {
 /// What is counted and who waits. Nothing in it depends on the service.
 #[derive(Debug)]
 pub(crate) struct Core {
-    ledger: Mutex<Ledger>,
+    /// Not freed but used again for another core, once this one is gone: see [`shelf`].
+    ledger: &'static Mutex<Ledger>,
     pub(crate) wakers: Wakers,
     pub(crate) conduct: Conduct,
     /// In the order of the picker's.
@@ -37,7 +44,7 @@ pub(crate) struct Core {
 pub(crate) struct Ledger {
     pub(crate) picker: Picker,
     /// By the picker's index. Their services are foreign code: neither cloned nor dropped under the lock.
-    pub(crate) nodes: Vec<Option<Arc<AnyNode>>>,
+    pub(crate) nodes: Vec<Option<Member>>,
     pub(crate) by_id: HashMap<EndpointId, usize>,
     pub(crate) demand: Demand,
     /// Who waits for a place, first come first served.
@@ -46,29 +53,32 @@ pub(crate) struct Ledger {
     waiting_of: [usize; Class::COUNT],
     pub(crate) releases: Rate,
     pub(crate) alarm: Alarm,
-    pub(crate) spare: Spare,
+}
+
+/// An endpoint.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) node: Arc<AnyNode>,
+    /// Boxes of exchanges that are over, for those to come; they hold on to the node, too.
+    #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
+    pub(crate) spare: Vec<Box<Exchange>>,
 }
 
 impl Core {
     pub(crate) fn new(picker: Picker, pools: Box<[Arc<str>]>, conduct: Conduct) -> Self {
-        let ledger = Ledger {
-            picker,
-            nodes: Vec::new(),
-            by_id: HashMap::new(),
-            demand: Demand::default(),
-            waiting: VecDeque::new(),
-            waiting_of: [0; Class::COUNT],
-            releases: Rate::default(),
-            alarm: Alarm::default(),
-            spare: Spare::default(),
-        };
-        Self { ledger: Mutex::new(ledger), wakers: Wakers::default(), conduct, pools, labels: Labels::new() }
+        Self {
+            ledger: shelf::take(Ledger::new(picker)),
+            wakers: Wakers::default(),
+            conduct,
+            pools,
+            labels: Labels::new(),
+        }
     }
 
     /// Only our own code runs under this lock, so a poisoned one is whole all the same.
     #[inline]
-    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn ledger(&self) -> MutexGuard<'static, Ledger> {
+        lock(self.ledger)
     }
 
     /// Changes what is counted. Places that came free go to those who wait here; then, outside the lock, these are
@@ -83,10 +93,25 @@ impl Core {
 
     /// Does what follows from a change, and ends it.
     #[inline]
-    pub(crate) fn changed(self: &Arc<Self>, ledger: MutexGuard<'_, Ledger>) {
-        if !ledger.picker.is_settled() {
+    pub(crate) fn changed(self: &Arc<Self>, mut ledger: MutexGuard<'_, Ledger>) {
+        if self.is_unsettled(&mut ledger) {
             self.settle(ledger); // seldom
         }
+    }
+
+    /// Whether a change has an effect on anybody else. Places that have come free have none where nobody waits for them:
+    /// whoever begins to wait looks for himself, under the lock.
+    #[inline]
+    pub(crate) fn is_unsettled(&self, ledger: &mut Ledger) -> bool {
+        !ledger.picker.is_settled() && self.is_waited_for(ledger)
+    }
+
+    #[inline(never)]
+    fn is_waited_for(&self, ledger: &mut Ledger) -> bool {
+        if ledger.waiting.is_empty() && self.wakers.is_empty() {
+            ledger.picker.take_opened();
+        }
+        !ledger.picker.is_settled()
     }
 
     #[inline(never)]
@@ -113,7 +138,26 @@ impl Core {
     }
 }
 
+impl Drop for Core {
+    fn drop(&mut self) {
+        shelf::put_back(self.ledger); // by nobody else: what refers to the ledger holds on to the core
+    }
+}
+
 impl Ledger {
+    fn new(picker: Picker) -> Self {
+        Self {
+            picker,
+            nodes: Vec::new(),
+            by_id: HashMap::new(),
+            demand: Demand::default(),
+            waiting: VecDeque::new(),
+            waiting_of: [0; Class::COUNT],
+            releases: Rate::default(),
+            alarm: Alarm::default(),
+        }
+    }
+
     /// Reserves what is open for those who wait, as far as it goes. O(1) for each that gets a place where all wait for the
     /// same pools; O(waiting) where classes differ.
     fn grant(&mut self, core: &Arc<Core>) -> Vec<Arc<Waiter>> {
@@ -159,7 +203,7 @@ impl Ledger {
     }
 
     /// Adds an endpoint, or changes the one of its name; what is to be dropped outside the lock.
-    pub(crate) fn insert(&mut self, new: New, node: Arc<AnyNode>, now: Instant) -> Vec<Arc<AnyNode>> {
+    pub(crate) fn insert(&mut self, new: New, node: Arc<AnyNode>, now: Instant) -> Vec<Member> {
         let known = self.index_of(node.id.as_str());
         let stays = known.filter(|index| self.picker.slot(*index).pool == new.pool);
         let mut old = Vec::new();
@@ -177,22 +221,22 @@ impl Ledger {
             None => self.picker.insert(new, now),
         };
         if self.nodes.len() <= index {
-            self.nodes.resize(index + 1, None);
+            self.nodes.resize_with(index + 1, || None);
         }
         self.by_id.insert(node.id.clone(), index);
-        old.extend(self.nodes[index].replace(node));
+        old.extend(self.nodes[index].replace(Member { node, spare: Vec::new() }));
         old
     }
 
-    fn forget_gone(&mut self) -> Vec<Arc<AnyNode>> {
+    fn forget_gone(&mut self) -> Vec<Member> {
         let mut nodes = Vec::new();
         for index in self.picker.take_gone() {
             // With the balancer all nodes are gone; the permits that are left end later.
-            if let Some(node) = self.nodes.get_mut(index).and_then(Option::take) {
-                if self.by_id.get(&node.id) == Some(&index) {
-                    self.by_id.remove(&node.id);
+            if let Some(member) = self.nodes.get_mut(index).and_then(Option::take) {
+                if self.by_id.get(&member.node.id) == Some(&index) {
+                    self.by_id.remove(&member.node.id);
                 }
-                nodes.push(node);
+                nodes.push(member);
             }
         }
         nodes
@@ -200,20 +244,20 @@ impl Ledger {
 
     /// What was picked.
     #[inline]
-    pub(crate) fn node(&self, index: usize) -> Arc<AnyNode> {
-        Arc::clone(self.nodes[index].as_ref().expect("a node stays as long as its endpoint can be picked"))
+    pub(crate) fn member(&mut self, index: usize) -> &mut Member {
+        self.nodes[index].as_mut().expect("a node stays as long as its endpoint can be picked")
     }
 
     /// Whether an endpoint is there and this is its node.
     #[cfg(feature = "client")]
     pub(crate) fn has(&self, index: usize, node: &Arc<AnyNode>) -> bool {
-        let there = self.nodes.get(index).and_then(Option::as_ref).is_some_and(|there| Arc::ptr_eq(there, node));
+        let there = self.nodes.get(index).and_then(Option::as_ref).is_some_and(|there| Arc::ptr_eq(&there.node, node));
         there && !self.picker.slot(index).removed
     }
 
     /// The endpoints with their indices, those that are being removed left out.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = (usize, &Arc<AnyNode>)> {
-        let nodes = self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, node.as_ref()?)));
+        let nodes = self.nodes.iter().enumerate().filter_map(|(index, node)| Some((index, &node.as_ref()?.node)));
         nodes.filter(|(index, _)| !self.picker.slot(*index).removed)
     }
 

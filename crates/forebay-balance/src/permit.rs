@@ -6,29 +6,29 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::capacity::Place;
 use crate::endpoint::EndpointId;
-use crate::ledger::{Core, Ledger, now};
+use crate::ledger::{Core, Ledger, Member, now};
 use crate::members::AnyNode;
 use crate::metrics;
 use crate::policy::{self, Ended, PickError, PickReason, Time};
+use crate::sync::MutexGuard;
 
 /// How many seconds an endpoint that answers 429 without `Retry-After` and has nothing to do is left alone.
 const QUOTA_PAUSE: u32 = 1;
 
-/// More boxes than these are not kept for exchanges to come.
-const MOST_SPARE: usize = 1024;
+/// More boxes than these are not kept for an endpoint's exchanges to come.
+const MOST_SPARE: usize = 64;
 
 /// A place at an endpoint, from the pick to the end of the response body. Dropped unfinished it counts as cancelled.
 #[derive(Debug)]
 pub struct Permit {
-    /// Its endpoint.
-    node: Arc<AnyNode>,
-    /// `None` when it is over. A permit is moved often, and to move two words costs nothing.
+    /// `None` when it is over. A permit is moved often, and to move a word costs nothing.
     exchange: Option<Box<Exchange>>,
 }
 
 /// What is known of an exchange.
 #[derive(Debug)]
 pub(crate) struct Exchange {
+    node: Arc<AnyNode>,
     picked: policy::Picked,
     /// What is known so far; the worst of head and body stands.
     outcome: Outcome,
@@ -66,58 +66,54 @@ impl Who {
 }
 
 impl Permit {
-    /// Takes a place: by right of one that was reserved, or one that nobody has reserved. `prefix`: what its prompt begins
-    /// with.
-    #[inline(never)]
-    pub(crate) fn pick(core: &Arc<Core>, reserved: Option<Place>, who: Who, prefix: &[u64]) -> Result<Self, PickError> {
-        let claim = reserved.map(Place::use_up);
-        let mut ledger = core.ledger();
-        let mut time = who.time();
-        let permit = if claim.is_none()
-            && who.key.is_none()
-            && prefix.is_empty()
-            && let Some(picked) = ledger.picker.pick_plainly(who.class, &mut time)
-        {
-            Ok(Self::new(&mut ledger, picked, who))
-        } else {
-            Self::pick_specially(&mut ledger, claim, who, prefix, time)
-        };
-        core.changed(ledger);
-        if let Ok(Self { node, exchange: Some(exchange) }) = &permit {
-            node.meter.picked(exchange.picked.reason);
+    /// Takes a place that nobody has reserved. `prefix`: what its prompt begins with.
+    #[inline]
+    pub(crate) fn pick(core: &Arc<Core>, who: Who, prefix: &[u64]) -> Result<Self, PickError> {
+        if who.timed || who.key.is_some() || !prefix.is_empty() {
+            return Self::pick_specially(core, core.ledger(), None, who, prefix);
         }
-        permit
+        match Self::pick_plainly(core, who.class, who.counted, who.new) {
+            Ok(permit) => Ok(permit),
+            Err(ledger) => Self::pick_specially(core, ledger, None, who, prefix),
+        }
+    }
+
+    /// What most ask for: any place. Nothing follows from taking it. `Err`: there is more to do.
+    #[inline(never)]
+    fn pick_plainly(core: &Core, class: Class, counted: bool, new: bool) -> Result<Self, MutexGuard<'_, Ledger>> {
+        let now = metrics::TIMED.then(now);
+        let mut ledger = core.ledger();
+        let Some(picked) = ledger.picker.pick_plainly(class, now) else { return Err(ledger) };
+        let counted = counted.then_some(class);
+        let sheet = ledger.begin(picked.index, counted, new);
+        drop(ledger);
+        Ok(sheet.fill(picked, counted))
+    }
+
+    /// Takes a place by right of one that was reserved.
+    pub(crate) fn redeem(core: &Arc<Core>, place: Place, who: Who, prefix: &[u64]) -> Result<Self, PickError> {
+        let claim = place.use_up();
+        Self::pick_specially(core, core.ledger(), Some(claim), who, prefix)
     }
 
     #[inline(never)]
     fn pick_specially(
-        ledger: &mut Ledger,
+        core: &Arc<Core>,
+        mut ledger: MutexGuard<'_, Ledger>,
         claim: Option<policy::Claim>,
         who: Who,
         prefix: &[u64],
-        time: Time,
     ) -> Result<Self, PickError> {
         let ask = policy::Ask { class: who.class, claim, key: who.key, prefix };
-        match ledger.picker.pick(ask, &[], time) {
-            Ok(picked) => Ok(Self::new(ledger, picked, who)),
-            Err(error) => {
-                ledger.demand[who.class].offered += u64::from(who.new && who.counted);
-                Err(error)
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn new(ledger: &mut Ledger, picked: policy::Picked, who: Who) -> Self {
-        if who.counted {
-            let demand = &mut ledger.demand[who.class];
-            demand.offered += u64::from(who.new);
-            demand.in_flight += 1;
-        }
-        let node = ledger.node(picked.index);
         let counted = who.counted.then_some(who.class);
-        let exchange = Exchange { picked, outcome: Outcome::Cancelled, failed: false, pause: None, counted };
-        Self { node, exchange: Some(ledger.spare.fill(exchange)) }
+        let picked = ledger.picker.pick(ask, &[], who.time());
+        let begun = picked.map(|picked| (ledger.begin(picked.index, counted, who.new), picked));
+        if begun.is_err() {
+            ledger.demand[who.class].offered += u64::from(who.new && who.counted);
+        }
+        core.changed(ledger);
+        let (sheet, picked) = begun?;
+        Ok(sheet.fill(picked, counted))
     }
 
     const fn exchange(&self) -> &Exchange {
@@ -134,29 +130,27 @@ impl Permit {
     /// Moves to another endpoint than those tried, as one exchange that goes on: it was sent to this one in vain.
     pub(crate) fn elsewhere(mut self, who: Who, prefix: &[u64], tried: &[usize]) -> Result<Self, PickError> {
         let now = now();
-        let exchange = self.exchange();
-        let (node, picked) = self.node.core.change(|ledger| {
+        let exchange = self.exchange_mut();
+        let (node, picked) = exchange.node.core.change(|ledger| {
             let picked = ledger.picker.shift(&exchange.picked, (who.class, prefix), tried, now)?;
             ledger.picker.learn(&exchange.picked, &exchange.ended(), &mut now.into());
-            Ok((ledger.node(picked.index), picked))
+            Ok((Arc::clone(&ledger.member(picked.index).node), picked))
         })?;
-        self.node.meter.ended(exchange.outcome);
+        exchange.node.meter.ended(exchange.outcome);
         node.meter.picked(picked.reason);
-        self.node = node;
-        let exchange = self.exchange_mut();
-        (exchange.picked, exchange.outcome) = (picked, Outcome::Cancelled);
+        (exchange.node, exchange.picked, exchange.outcome) = (node, picked, Outcome::Cancelled);
         Ok(self)
     }
 
     /// The endpoint.
     #[must_use]
     pub fn endpoint(&self) -> &EndpointId {
-        &self.node.id
+        &self.exchange().node.id
     }
 
     /// A clone of its service.
     pub(crate) fn service<S: Clone + 'static>(&self) -> S {
-        self.node.service()
+        self.exchange().node.service()
     }
 
     pub(crate) fn index(&self) -> usize {
@@ -170,20 +164,21 @@ impl Permit {
     }
 
     pub(crate) fn pool(&self) -> &Arc<str> {
-        &self.node.core.pools[self.exchange().picked.claim.pool()]
+        let exchange = self.exchange();
+        &exchange.node.core.pools[exchange.picked.claim.pool()]
     }
 
     /// The head is here; if it is a failure, that stands.
     pub(crate) fn head(&mut self, status: StatusCode, headers: &HeaderMap, outcome: Outcome) {
-        let Some(exchange) = &mut self.exchange else { return };
+        let exchange = self.exchange_mut();
         if metrics::TIMED
             && let Some(started) = exchange.picked.started
         {
-            self.node.meter.head(now().saturating_duration_since(started));
+            exchange.node.meter.head(now().saturating_duration_since(started));
         }
         match outcome {
             Outcome::Success if exchange.picked.timed => {
-                self.node.core.change(|ledger| ledger.picker.headed(&exchange.picked, now()));
+                exchange.node.core.change(|ledger| ledger.picker.headed(&exchange.picked, now()));
             }
             Outcome::Success => {}
             _ => (exchange.outcome, exchange.failed) = (outcome, true),
@@ -197,7 +192,8 @@ impl Permit {
     /// It was given up at its deadline, before the head was there: an error if others' heads came far sooner, or else it had
     /// too little time.
     pub(crate) fn give_up(&mut self) {
-        let late = self.node.core.ledger().picker.is_late(&self.exchange().picked, now());
+        let exchange = self.exchange();
+        let late = exchange.node.core.ledger().picker.is_late(&exchange.picked, now());
         if late {
             self.fail();
         }
@@ -228,57 +224,95 @@ impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
         if let Some(exchange) = self.exchange.take() {
-            end(&self.node, exchange);
+            end(exchange);
         }
     }
 }
 
 #[inline(never)]
-fn end(node: &AnyNode, exchange: Box<Exchange>) {
-    node.meter.ended(exchange.outcome);
-    node.core.change(|ledger| {
-        let done = exchange.outcome != Outcome::Cancelled;
-        if let Some(class) = exchange.counted {
-            let demand = &mut ledger.demand[class];
-            demand.in_flight -= 1;
-            demand.done += u64::from(done);
-        }
-        let plain = exchange.outcome == Outcome::Success && ledger.picker.release_plainly(&exchange.picked);
-        let now = if plain { None } else { ledger.release(&exchange) };
-        if done {
-            ledger.releases.event(now);
-        }
-        ledger.spare.keep(exchange);
-    });
+fn end(exchange: Box<Exchange>) {
+    exchange.node.meter.ended(exchange.outcome);
+    let mut ledger = exchange.node.core.ledger();
+    let done = exchange.outcome != Outcome::Cancelled;
+    if let Some(class) = exchange.counted {
+        let demand = &mut ledger.demand[class];
+        demand.in_flight -= 1;
+        demand.done += u64::from(done);
+    }
+    let plain = exchange.outcome == Outcome::Success && ledger.picker.release_plainly(&exchange.picked);
+    let now = if plain { None } else { ledger.release(&exchange) };
+    if done {
+        ledger.releases.event(now);
+    }
+    if exchange.node.core.is_unsettled(&mut ledger) {
+        return end_and_settle(exchange, ledger);
+    }
+    let over = ledger.keep(exchange);
+    drop(ledger);
+    drop(over); // foreign code, outside the lock
+}
+
+#[inline(never)]
+fn end_and_settle(exchange: Box<Exchange>, mut ledger: MutexGuard<'_, Ledger>) {
+    let core = Arc::clone(&exchange.node.core);
+    let over = ledger.keep(exchange);
+    core.changed(ledger);
+    drop(over);
+}
+
+/// Where an exchange is to be written down.
+enum Sheet {
+    /// In the box of one that is over.
+    Spare(Box<Exchange>),
+    New(Arc<AnyNode>),
+}
+
+impl Sheet {
+    #[inline]
+    fn fill(self, picked: policy::Picked, counted: Option<Class>) -> Permit {
+        let (outcome, failed, pause) = (Outcome::Cancelled, false, None);
+        let exchange = match self {
+            Self::Spare(mut exchange) => {
+                (exchange.picked, exchange.counted) = (picked, counted);
+                (exchange.outcome, exchange.failed, exchange.pause) = (outcome, failed, pause);
+                exchange
+            }
+            Self::New(node) => Box::new(Exchange { node, picked, outcome, failed, pause, counted }),
+        };
+        exchange.node.meter.picked(picked.reason);
+        Permit { exchange: Some(exchange) }
+    }
 }
 
 impl Ledger {
+    /// Counts a request that was picked for.
+    #[inline]
+    fn begin(&mut self, index: usize, counted: Option<Class>, new: bool) -> Sheet {
+        if let Some(class) = counted {
+            let demand = &mut self.demand[class];
+            demand.offered += u64::from(new);
+            demand.in_flight += 1;
+        }
+        let Member { node, spare } = self.member(index);
+        spare.pop().map_or_else(|| Sheet::New(Arc::clone(node)), Sheet::Spare)
+    }
+
     #[inline(never)]
     fn release(&mut self, exchange: &Exchange) -> Option<Instant> {
         self.picker.release(&exchange.picked, &exchange.ended(), Time::by(now))
     }
-}
 
-/// Boxes of exchanges that are over, for those to come: as long as no more are in flight than were before, nothing is
-/// allocated.
-#[derive(Debug, Default)]
-#[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
-pub(crate) struct Spare(Vec<Box<Exchange>>);
-
-impl Spare {
-    fn fill(&mut self, exchange: Exchange) -> Box<Exchange> {
-        match self.0.pop() {
-            Some(mut spare) => {
-                *spare = exchange;
-                spare
+    /// Keeps the box of an exchange that is over, for another there: as long as no more are in flight at an endpoint than
+    /// were before, nothing is allocated and no references are counted, which would cost as much as a lock. What is not kept
+    /// is to be dropped outside the lock.
+    #[inline]
+    fn keep(&mut self, exchange: Box<Exchange>) -> Option<Box<Exchange>> {
+        match self.nodes.get_mut(exchange.picked.index) {
+            Some(Some(Member { node, spare })) if spare.len() < MOST_SPARE && Arc::ptr_eq(node, &exchange.node) => {
+                spare.push(exchange);
+                None
             }
-            None => Box::new(exchange),
-        }
-    }
-
-    fn keep(&mut self, exchange: Box<Exchange>) {
-        if self.0.len() < MOST_SPARE {
-            self.0.push(exchange);
+            _ => Some(exchange),
         }
     }
 }

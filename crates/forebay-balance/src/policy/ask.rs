@@ -133,6 +133,13 @@ pub(crate) struct Picked {
 }
 
 impl Picked {
+    /// By the policy, in the first pool of its class, of an endpoint that has nothing to prove.
+    #[inline]
+    pub(super) const fn plain(index: usize, claim: Claim, ticket: u64, started: Option<Instant>) -> Self {
+        let (trial, timed, pinned) = (false, false, false);
+        Self { index, claim, ticket, started, trial, timed, reason: PickReason::Load, key: None, pinned }
+    }
+
     /// The key that it is pinned by.
     pub(super) fn pinned(&self) -> Option<u64> {
         self.key.filter(|_| self.pinned)

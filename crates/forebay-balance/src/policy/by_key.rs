@@ -26,7 +26,7 @@ impl Picker {
 
     #[inline]
     pub(super) fn choose_by_policy(&mut self, pool: usize) -> Option<usize> {
-        self.pools[pool].choose(self.settings.policy, &mut self.random).map(|index| index as usize)
+        self.pools[pool].choose(self.settings.policy, &mut self.random, &self.slots).map(|index| index as usize)
     }
 
     fn choose_by_affinity(&self, pool: usize, ask: &Ask<'_>, excluded: &[usize]) -> Option<usize> {

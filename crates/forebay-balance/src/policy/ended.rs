@@ -39,10 +39,8 @@ impl Picker {
             return false;
         }
         let pool = &mut self.pools[slot.pool];
-        self.opened |= pool.occupy(slot, false);
-        slot.outcomes[Outcome::Success as usize] += 1;
-        slot.record.success();
-        pool.succeeded();
+        self.opened |= pool.occupy(slot, picked.index, false);
+        slot.succeed();
         true
     }
 
@@ -60,7 +58,7 @@ impl Picker {
     pub(crate) fn learn(&mut self, picked: &Picked, ended: &Ended, time: &mut Time) {
         let index = picked.index;
         let slot = &mut self.slots[index];
-        slot.outcomes[ended.outcome as usize] += 1;
+        slot.count_end(ended.outcome);
         let trial = matches!(slot.record.phase, Phase::Probation { trial: Some(ticket) } if ticket == picked.ticket);
         match ended.outcome {
             Outcome::Cancelled if trial => self.change(index, time.now(), Slot::retry_trial),
@@ -84,7 +82,7 @@ impl Picker {
                 slot.record.step(config, now.saturating_duration_since(self.epoch));
             }
         }
-        slot.record.success();
+        slot.record.successes(1);
         pool.succeeded();
         if trial {
             self.passed(index, time.now());

@@ -17,6 +17,7 @@ mod slot;
 #[cfg(test)]
 mod tests;
 mod time;
+mod timing;
 mod tree;
 mod watch;
 mod weight;

@@ -140,11 +140,12 @@ impl Record {
         }
     }
 
-    /// A success. When it is known when that was, [`step`](Self::step) was told before.
-    #[inline]
-    pub(super) const fn success(&mut self) {
-        self.consecutive = 0;
-        self.untold += 1;
+    /// So many successes. When it is known when they were, [`step`](Self::step) was told before.
+    pub(super) const fn successes(&mut self, many: u32) {
+        if many > 0 {
+            self.consecutive = 0;
+            self.untold += many as u64;
+        }
     }
 
     /// Goes on to the step of the window that `since` (the time since a fixed instant) lies in, cleared if it is a new

@@ -8,15 +8,12 @@ use super::ask::{Ask, Claim, New, PickReason, Picked, Settings};
 use super::foreign::Foreign;
 use super::outlier::EjectCause;
 use super::pins::Pins;
-use super::pool::Pool;
+use super::pool::{Policy, Pool};
 use super::routes::{Guest, Routes};
 use super::slot::{Check, Slot};
 use super::time::Time;
 use super::weight::Starting;
 use crate::affinity::PrefixTable;
-
-/// One in so many exchanges of an endpoint is timed when all is well: reading the clock costs as much as a pick.
-const TIMED: u64 = 16;
 
 /// Picks, and keeps places for those who reserved one.
 ///
@@ -36,7 +33,8 @@ pub(crate) struct Picker {
     due: BTreeSet<(Instant, usize)>,
     /// Places have come free since [`take_opened`](Self::take_opened).
     pub(super) opened: bool,
-    /// Something else has happened that others are to be told: endpoints are gone, or were ejected.
+    /// Something else has happened that others are to be told: endpoints are gone, or were ejected, or what is
+    /// [`due`](Self::due) has changed.
     pub(super) news: bool,
     /// Ejections for errors since [`take_ejected`](Self::take_ejected).
     pub(super) ejected: [u64; EjectCause::ALL.len()],
@@ -84,6 +82,7 @@ impl Picker {
     }
 
     /// Whether places have come free since it was last asked.
+    #[inline]
     pub(crate) const fn take_opened(&mut self) -> bool {
         std::mem::replace(&mut self.opened, false)
     }
@@ -107,18 +106,25 @@ impl Picker {
     /// Does what time alone brings, if there is anything that waits for it.
     #[inline]
     fn catch_up(&mut self, time: &mut Time) {
-        if !self.due.is_empty() {
-            self.advance(time.now());
+        if self.is_timeless() {
+            return;
         }
+        self.advance(time.now());
         if let Some(pin) = self.settings.pin {
             self.pins.expire(pin.linger, time.now());
         }
     }
 
-    /// Whether a change had no effect on anybody else, nor will have with time.
+    /// Whether there is nothing that time alone changes.
     #[inline]
-    pub(crate) fn is_settled(&self) -> bool {
-        !self.opened && !self.news && self.due.is_empty()
+    fn is_timeless(&self) -> bool {
+        self.due.is_empty() && self.pins.none_idle()
+    }
+
+    /// Whether a change had no effect on anybody else, and none with time that was not known before.
+    #[inline]
+    pub(crate) const fn is_settled(&self) -> bool {
+        !self.opened && !self.news
     }
 
     /// Whoever waits looks for a place again.
@@ -129,7 +135,7 @@ impl Picker {
     /// Adds an endpoint; its index. O(endpoints) where the pool has to grow.
     pub(crate) fn insert(&mut self, new: New, now: Instant) -> usize {
         let index = self.vacant.pop().unwrap_or(self.slots.len());
-        let leaf = self.pools[new.pool].join(index as u32); // far fewer endpoints than u32 has numbers
+        let leaf = self.pools[new.pool].join(index as u32, &self.slots); // far fewer endpoints than u32 has numbers
         let slot = Slot::new(new.pool, leaf);
         if index == self.slots.len() {
             self.slots.push(slot);
@@ -204,7 +210,7 @@ impl Picker {
         let pool = &mut self.pools[of];
         let open = pool.open();
         pool.change(slot, self.settings.offset, now, change);
-        reschedule(&mut self.due, index, due, slot.due);
+        self.news |= reschedule(&mut self.due, index, due, slot.due);
         let panic = pool.should_panic(self.settings.panic_threshold);
         if panic != pool.panic {
             pool.panic = panic;
@@ -212,23 +218,31 @@ impl Picker {
                 let slot = &mut self.slots[index as usize];
                 let due = slot.due;
                 pool.change(slot, self.settings.offset, now, |_| ());
-                reschedule(&mut self.due, index as usize, due, slot.due);
+                self.news |= reschedule(&mut self.due, index as usize, due, slot.due);
             }
         }
         self.opened |= self.pools[of].open() > open;
     }
 
-    /// What most ask for: a place for this class and nothing else. `None`: there is none in its first pool, so
-    /// [`pick`](Self::pick) has to look further. O(log endpoints).
+    /// What most ask for: a place for this class and nothing else, where nothing else is to be done or learned, and nothing
+    /// follows from it. `None`: [`pick`](Self::pick) has to look. O(log endpoints).
     #[inline(always)]
-    pub(crate) fn pick_plainly(&mut self, class: Class, time: &mut Time) -> Option<Picked> {
-        self.catch_up(time);
-        let pool = self.routes.first(class)?;
-        if self.pools[pool].open() == 0 {
+    pub(crate) fn pick_plainly(&mut self, class: Class, now: Option<Instant>) -> Option<Picked> {
+        if !self.is_timeless() || self.settings.policy != Policy::LeastConn {
             return None;
         }
-        let index = self.choose_by_policy(pool)?;
-        Some(self.take(index, pool, None, time))
+        let at = self.routes.first(class)?;
+        let pool = &mut self.pools[at];
+        let index = pool.best_untimed(&self.slots)? as usize;
+        let slot = &mut self.slots[index];
+        if !slot.plain {
+            return None;
+        }
+        self.ticket += 1;
+        pool.time(None);
+        slot.count_pick(self.ticket);
+        pool.occupy(slot, index, true);
+        Some(Picked::plain(index, Claim::new(at, None), self.ticket, now))
     }
 
     /// Takes a place at the best endpoint of the first pool of its route that has one for it. A claim is used up,
@@ -294,31 +308,28 @@ impl Picker {
         Err(self.why_none(ask.class))
     }
 
-    #[inline(always)]
     fn take(&mut self, index: usize, pool: usize, guest: Option<Class>, time: &mut Time) -> Picked {
         self.ticket += 1;
         let ticket = self.ticket;
         let claim = Claim::new(pool, guest);
         let slot = &mut self.slots[index];
-        slot.last_pick = ticket;
-        let sample = slot.picks.is_multiple_of(TIMED);
-        slot.picks += 1;
+        slot.count_pick(ticket);
         let pool = &mut self.pools[pool];
+        let timed = pool.is_timed();
+        pool.time(timed.then(|| time.now()));
         if let Some(class) = guest {
             pool.borrowed[class.index()] += 1;
         }
-        pool.occupy(slot, true);
-        let timed = sample || pool.is_watched();
+        pool.occupy(slot, index, true);
         let trial = !slot.plain && self.begin_trial(index, ticket, time);
+        let timed = timed || trial;
         if timed {
             time.now();
         }
-        let (started, timed, reason) = (time.known(), timed || trial, PickReason::Load);
-        Picked { index, claim, ticket, started, trial, timed, reason, key: None, pinned: false }
+        Picked { trial, timed, ..Picked::plain(index, claim, ticket, time.known()) }
     }
 
     /// Whether a pick tries an endpoint that was ejected.
-    #[inline(never)]
     fn begin_trial(&mut self, index: usize, ticket: u64, time: &mut Time) -> bool {
         let begins = self.slots[index].begin_trial(ticket);
         if begins {
@@ -369,7 +380,7 @@ impl Picker {
                 if let Some(class) = from.claim.guest {
                     pool.borrowed[class.index()] += 1;
                 }
-                pool.occupy(slot, true);
+                pool.occupy(slot, from.index, true);
                 let home = picker.home_of(from.index);
                 from.pinned().map(|key| picker.pins.take(key, home, false, now));
             }
@@ -394,7 +405,7 @@ impl Picker {
             *borrowed = borrowed.saturating_sub(1);
             self.opened = true; // a guest may have it, also where the pool's open places are as many as before
         }
-        self.opened |= pool.occupy(slot, false);
+        self.opened |= pool.occupy(slot, picked.index, false);
     }
 
     fn why_none(&self, class: Class) -> PickError {
@@ -414,11 +425,19 @@ impl Picker {
     }
 }
 
-fn reschedule(due: &mut BTreeSet<(Instant, usize)>, index: usize, before: Option<Instant>, after: Option<Instant>) {
-    if before != after {
+/// Whether that changes anything.
+fn reschedule(
+    due: &mut BTreeSet<(Instant, usize)>,
+    index: usize,
+    before: Option<Instant>,
+    after: Option<Instant>,
+) -> bool {
+    let changes = before != after;
+    if changes {
         before.map(|at| due.remove(&(at, index)));
         after.map(|at| due.insert((at, index)));
     }
+    changes
 }
 
 /// Marsaglia's xorshift64*: enough for a draw.

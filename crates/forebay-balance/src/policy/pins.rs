@@ -87,6 +87,11 @@ impl Pins {
         }
     }
 
+    /// Whether there is nothing that [`expire`](Self::expire) could let go of.
+    pub(super) fn none_idle(&self) -> bool {
+        self.idle.is_empty()
+    }
+
     /// Lets go of keys that have been idle for long enough. O(1) over many.
     pub(super) fn expire(&mut self, linger: Duration, now: Instant) {
         while let Some((since, key)) = self.idle.front().copied()

@@ -6,6 +6,7 @@ use super::foreign::Foreign;
 use super::picker::next;
 use super::sampler::Sampler;
 use super::slot::Slot;
+use super::timing::Timing;
 use super::tree::{Key, Tree};
 use super::weight::UNIT;
 
@@ -110,6 +111,9 @@ pub(crate) struct Pool {
     head: Option<f64>,
     /// How many more successes are timed, all of them: the first, and many after an error.
     alert: u32,
+    /// Apart from that: how many more picks are not.
+    untimed: u32,
+    timing: Timing,
 }
 
 /// What one slot adds to the sums.
@@ -151,8 +155,8 @@ impl Pool {
         Self { sampler: (policy == Policy::P2c).then(Sampler::default), alert: WARMING, ..Self::default() }
     }
 
-    /// A leaf for a slot.
-    pub(super) fn join(&mut self, index: u32) -> u32 {
+    /// A leaf for a slot, which is not yet among `slots`.
+    pub(super) fn join(&mut self, index: u32, slots: &[Slot]) -> u32 {
         if let Some(leaf) = self.members.iter().position(Option::is_none) {
             self.members[leaf] = Some(index);
             return leaf as u32;
@@ -162,6 +166,7 @@ impl Pool {
         if let Some(sampler) = &mut self.sampler {
             sampler.push();
         }
+        self.tree.settle(|index| slots[index as usize].key());
         self.tree.push()
     }
 
@@ -212,30 +217,36 @@ impl Pool {
 
     /// One request more or less there, and nothing else; whether that opens a place. O(log endpoints).
     #[inline(always)]
-    pub(super) fn occupy(&mut self, slot: &mut Slot, more: bool) -> bool {
+    pub(super) fn occupy(&mut self, slot: &mut Slot, index: usize, more: bool) -> bool {
         if !slot.plain || !slot.is_unbounded() || self.sampler.is_some() {
-            return self.occupy_bounded(slot, more);
+            return self.occupy_bounded(slot, index, more);
         }
         if more {
             self.own += 1;
             slot.own += 1;
-            self.tree.fall(slot.key());
+            if !self.tree.put_off(slot.leaf, index as u32) {
+                self.tree.fall(slot.key());
+            }
         } else {
             self.own -= 1;
             slot.own -= 1;
-            self.tree.rise(slot.key());
+            if !self.tree.put_off(slot.leaf, index as u32) {
+                self.tree.rise(slot.key());
+            }
         }
         false
     }
 
     /// The same where it may become full by that, or be open to one less.
     #[inline(never)]
-    fn occupy_bounded(&mut self, slot: &mut Slot, more: bool) -> bool {
+    fn occupy_bounded(&mut self, slot: &mut Slot, index: usize, more: bool) -> bool {
         let (open, before) = (self.open(), slot.room());
         slot.occupy(more, self.panic);
         self.own = if more { self.own + 1 } else { self.own.saturating_sub(1) };
         self.free = self.free - before + slot.room();
-        self.set(slot.key());
+        if self.sampler.is_some() || !self.tree.put_off(slot.leaf, index as u32) {
+            self.set(slot.key());
+        }
         self.open() > open
     }
 
@@ -287,13 +298,29 @@ impl Pool {
 
     /// Chooses an endpoint; `random` is the state of a generator.
     #[inline(always)]
-    pub(super) fn choose(&mut self, policy: Policy, random: &mut u64) -> Option<u32> {
+    pub(super) fn choose(&mut self, policy: Policy, random: &mut u64, slots: &[Slot]) -> Option<u32> {
         let leaf = match policy {
-            Policy::LeastConn => self.tree.best(),
+            Policy::LeastConn => self.best(slots),
             Policy::P2c => self.draw(random),
-            Policy::RoundRobin => self.turn(),
+            Policy::RoundRobin => self.turn(slots),
         }?;
         self.members[leaf as usize]
+    }
+
+    /// The one with the least work for its weight, if there is a place for anybody and the exchange is not timed.
+    #[inline(always)]
+    pub(super) fn best_untimed(&mut self, slots: &[Slot]) -> Option<u32> {
+        if self.open() == 0 || self.is_timed() {
+            return None;
+        }
+        let leaf = self.best(slots)?;
+        self.members[leaf as usize]
+    }
+
+    /// The leaf of the one with the least work for its weight.
+    #[inline(always)]
+    fn best(&mut self, slots: &[Slot]) -> Option<u32> {
+        self.tree.best(|index| slots[index as usize].key())
     }
 
     #[inline(never)]
@@ -304,7 +331,8 @@ impl Pool {
     }
 
     #[inline(never)]
-    fn turn(&mut self) -> Option<u32> {
+    fn turn(&mut self, slots: &[Slot]) -> Option<u32> {
+        self.best(slots);
         let Self { tree, owed, .. } = self;
         let open = |leaf: &u32| tree.key(*leaf).weight() > 0;
         let leaves = 0..tree.len() as u32;
@@ -319,15 +347,30 @@ impl Pool {
         Some(next)
     }
 
-    /// Whether every exchange is timed: an error has come lately, or nothing has succeeded yet.
+    #[cfg(test)]
+    pub(super) fn forget_to_time(&mut self) {
+        (self.alert, self.untimed) = (0, u32::MAX);
+    }
+
+    /// Whether the next exchange is timed.
     #[inline]
-    pub(super) const fn is_watched(&self) -> bool {
-        self.alert > 0
+    pub(super) const fn is_timed(&self) -> bool {
+        self.untimed == 0
+    }
+
+    /// An exchange begins, which is timed or not.
+    pub(super) fn time(&mut self, now: Option<Instant>) {
+        self.untimed = match now {
+            None => self.untimed.saturating_sub(1),
+            Some(_) if self.alert > 0 => 0,
+            Some(now) => self.timing.timed(now),
+        };
     }
 
     /// An error or an overload answer: how fast others come will matter.
     pub(super) const fn alarm(&mut self) {
         self.alert = WATCHED;
+        self.untimed = 0;
     }
 
     /// The mean service time; a guess before the first success.

@@ -1,5 +1,7 @@
 use std::time::Instant;
 
+use forebay_core::Outcome;
+
 use super::ask::New;
 use super::busy::{Busy, Ghosts};
 use super::foreign::Foreign;
@@ -65,6 +67,8 @@ pub(crate) struct Slot {
     pub(crate) picks: u64,
     pub(crate) pool: usize,
     pub(super) leaf: u32,
+    /// Successes that are not yet in `outcomes` and `record`.
+    fresh: u32,
     /// Whether it may be picked at all.
     pub(super) open: bool,
     /// Whether a pick is nothing but a pick, and a success nothing but a success: nobody waits for it to prove itself, or
@@ -73,8 +77,8 @@ pub(crate) struct Slot {
     pub(crate) removed: bool,
     /// It has left its pool, and waits to be another endpoint's.
     pub(super) gone: bool,
-    /// By [`Outcome`](forebay_core::Outcome).
-    pub(crate) outcomes: [u64; 4],
+    /// By [`Outcome`]; without the fresh ones.
+    outcomes: [u64; 4],
     pub(super) record: Record,
     pub(crate) base: u16,
     pub(super) id_hash: u64,
@@ -115,6 +119,7 @@ impl Slot {
             picks: 0,
             pool,
             leaf,
+            fresh: 0,
             open: false,
             plain: false,
             removed: false,
@@ -282,6 +287,7 @@ impl Slot {
 
     pub(super) fn clear(&mut self) {
         self.clears = self.clears.wrapping_add(1);
+        self.count_fresh();
         self.record.clear();
         self.busy = Busy::new();
         self.ghosts = Ghosts::new();
@@ -304,6 +310,35 @@ impl Slot {
     #[inline]
     pub(super) const fn takes_more(&self) -> bool {
         self.limit > self.own as u64
+    }
+
+    #[inline]
+    pub(super) const fn count_pick(&mut self, ticket: u64) {
+        self.last_pick = ticket;
+        self.picks += 1;
+    }
+
+    /// A success of which nothing is to be learned but that it is one.
+    #[inline]
+    pub(super) const fn succeed(&mut self) {
+        self.fresh = self.fresh.saturating_add(1);
+    }
+
+    /// Counts how an exchange ended, and the fresh successes before it.
+    pub(super) fn count_end(&mut self, outcome: Outcome) {
+        self.count_fresh();
+        self.outcomes[outcome as usize] += 1;
+    }
+
+    fn count_fresh(&mut self) {
+        let fresh = std::mem::take(&mut self.fresh);
+        self.outcomes[Outcome::Success as usize] += u64::from(fresh);
+        self.record.successes(fresh);
+    }
+
+    /// How many exchanges ended so.
+    pub(crate) fn ended(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize] + if outcome == Outcome::Success { u64::from(self.fresh) } else { 0 }
     }
 
     /// How it stands beside the others: by ours, ghosts, and what others have there above its share of theirs. What is

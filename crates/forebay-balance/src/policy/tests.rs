@@ -155,29 +155,36 @@ mod props;
 mod routes;
 
 #[test]
-fn the_clock_is_read_for_one_in_sixteen_exchanges_until_one_fails() {
+fn the_clock_is_read_for_all_exchanges_at_first_and_after_an_error_and_else_for_some() {
     use std::cell::Cell;
     thread_local!(static READ: Cell<u32> = const { Cell::new(0) });
-    thread_local!(static START: Cell<Option<Instant>> = const { Cell::new(None) });
+    thread_local!(static NOW: Cell<Option<Instant>> = const { Cell::new(None) });
     let clock = || {
         READ.set(READ.get() + 1);
-        START.get().expect("set") + Duration::from_millis(READ.get().into())
+        NOW.get().expect("set")
     };
     let (mut picker, start) = fleet(&[(1, None), (1, None)]);
-    START.set(Some(start));
-    let mut exchanges = |outcome, many| {
+    NOW.set(Some(start));
+    let mut exchanges = |outcome, every: Duration, many| {
         let before = READ.get();
         for _ in 0..many {
-            let picked = picker.pick_plainly(Class::P1, &mut Time::by(clock)).expect("open");
+            NOW.set(NOW.get().map(|now| now + every));
+            let ask = Ask { class: Class::P1, ..Ask::default() };
+            let picked = picker.pick_plainly(Class::P1, None);
+            let picked = picked.unwrap_or_else(|| picker.pick(ask, &[], Time::by(clock)).expect("open"));
             if outcome != Outcome::Success || !picker.release_plainly(&picked) {
                 picker.release(&picked, &Ended { outcome, pause: None }, Time::by(clock));
             }
         }
         READ.get() - before
     };
-    assert_eq!(exchanges(Outcome::Success, 32), 64, "at the pick and at the end, of the first ones");
-    assert_eq!(exchanges(Outcome::Success, 160), 20);
-    exchanges(Outcome::Error, 1);
-    assert_eq!(exchanges(Outcome::Success, 256), 512, "how fast errors come matters now");
-    assert_eq!(exchanges(Outcome::Success, 160), 20, "and not any more");
+    let slowly = Duration::from_millis(100);
+    let fast = Duration::from_micros(1);
+    assert_eq!(exchanges(Outcome::Success, fast, 32), 64, "at the pick and at the end, of the first ones");
+    assert_eq!(exchanges(Outcome::Success, slowly, 100), 200, "of all if they come slowly");
+    exchanges(Outcome::Success, fast, 1000);
+    assert_eq!(exchanges(Outcome::Success, fast, 256_000), 2000, "of one in 256 if they come fast");
+    exchanges(Outcome::Error, fast, 1);
+    assert_eq!(exchanges(Outcome::Success, fast, 256), 512, "how fast errors come matters now");
+    assert!(exchanges(Outcome::Success, fast, 25_600) < 300, "and not any more");
 }
