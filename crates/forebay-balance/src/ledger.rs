@@ -77,7 +77,13 @@ impl Core {
 
     /// Only our own code runs under this lock, so a poisoned one is whole all the same.
     #[inline]
-    pub(crate) fn ledger(&self) -> MutexGuard<'static, Ledger> {
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(self.ledger)
+    }
+
+    /// For who puts what keeps this core alive into the ledger; he must not drop it before the guard.
+    #[inline]
+    pub(crate) fn ledger_for_good(&self) -> MutexGuard<'static, Ledger> {
         lock(self.ledger)
     }
 

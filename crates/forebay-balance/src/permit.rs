@@ -232,7 +232,7 @@ impl Drop for Permit {
 #[inline(never)]
 fn end(exchange: Box<Exchange>) {
     exchange.node.meter.ended(exchange.outcome);
-    let mut ledger = exchange.node.core.ledger();
+    let mut ledger = exchange.node.core.ledger_for_good();
     let done = exchange.outcome != Outcome::Cancelled;
     if let Some(class) = exchange.counted {
         let demand = &mut ledger.demand[class];

@@ -239,7 +239,7 @@ impl Picker {
             return None;
         }
         self.ticket += 1;
-        pool.time(None);
+        pool.leave_untimed();
         slot.count_pick(self.ticket);
         pool.occupy(slot, index, true);
         Some(Picked::plain(index, Claim::new(at, None), self.ticket, now))
@@ -316,7 +316,11 @@ impl Picker {
         slot.count_pick(ticket);
         let pool = &mut self.pools[pool];
         let timed = pool.is_timed();
-        pool.time(timed.then(|| time.now()));
+        if timed {
+            pool.time(time.now(), &mut self.random);
+        } else {
+            pool.leave_untimed();
+        }
         if let Some(class) = guest {
             pool.borrowed[class.index()] += 1;
         }

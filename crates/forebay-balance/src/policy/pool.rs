@@ -358,13 +358,19 @@ impl Pool {
         self.untimed == 0
     }
 
-    /// An exchange begins, which is timed or not.
-    pub(super) fn time(&mut self, now: Option<Instant>) {
-        self.untimed = match now {
-            None => self.untimed.saturating_sub(1),
-            Some(_) if self.alert > 0 => 0,
-            Some(now) => self.timing.timed(now),
-        };
+    /// An exchange begins that is not timed.
+    #[inline]
+    pub(super) const fn leave_untimed(&mut self) {
+        self.untimed = self.untimed.saturating_sub(1);
+    }
+
+    /// An exchange begins that is timed; `random` is the state of a generator.
+    pub(super) fn time(&mut self, now: Instant, random: &mut u64) {
+        if self.alert == 0 {
+            let gap = self.timing.timed(now);
+            // Not one in so many exactly: where endpoints take turns that would always be the same one.
+            self.untimed = gap - (next(random) % u64::from(gap / 4 + 1)) as u32;
+        }
     }
 
     /// An error or an overload answer: how fast others come will matter.

@@ -183,7 +183,8 @@ fn the_clock_is_read_for_all_exchanges_at_first_and_after_an_error_and_else_for_
     assert_eq!(exchanges(Outcome::Success, fast, 32), 64, "at the pick and at the end, of the first ones");
     assert_eq!(exchanges(Outcome::Success, slowly, 100), 200, "of all if they come slowly");
     exchanges(Outcome::Success, fast, 1000);
-    assert_eq!(exchanges(Outcome::Success, fast, 256_000), 2000, "of one in 256 if they come fast");
+    let some = exchanges(Outcome::Success, fast, 256_000);
+    assert!((2000..2400).contains(&some), "of one in 192 to 256 if they come fast: {some}");
     exchanges(Outcome::Error, fast, 1);
     assert_eq!(exchanges(Outcome::Success, fast, 256), 512, "how fast errors come matters now");
     assert!(exchanges(Outcome::Success, fast, 25_600) < 300, "and not any more");
