@@ -64,6 +64,14 @@ pub(crate) struct Member {
     pub(crate) spare: Vec<Box<Exchange>>,
 }
 
+impl Member {
+    /// With a spare box: the first exchange there allocates nothing either, and what each needs is in one place.
+    pub(crate) fn new(node: Arc<AnyNode>) -> Self {
+        let spare = vec![Exchange::spare(Arc::clone(&node))];
+        Self { node, spare }
+    }
+}
+
 impl Core {
     pub(crate) fn new(picker: Picker, pools: Box<[Arc<str>]>, conduct: Conduct) -> Self {
         Self {
@@ -209,13 +217,14 @@ impl Ledger {
     }
 
     /// Adds an endpoint, or changes the one of its name; what is to be dropped outside the lock.
-    pub(crate) fn insert(&mut self, new: New, node: Arc<AnyNode>, now: Instant) -> Vec<Member> {
-        let known = self.index_of(node.id.as_str());
+    pub(crate) fn insert(&mut self, new: New, member: Member, now: Instant) -> Vec<Member> {
+        let id = &member.node.id;
+        let known = self.index_of(id.as_str());
         let stays = known.filter(|index| self.picker.slot(*index).pool == new.pool);
         let mut old = Vec::new();
         if let Some(other) = known.filter(|_| stays.is_none()) {
             // It moves to another pool: what is in flight ends where it is, under no name.
-            self.by_id.remove(&node.id);
+            self.by_id.remove(id);
             self.picker.remove(other, now);
             old = self.forget_gone(); // its index may be the new one's
         }
@@ -229,8 +238,8 @@ impl Ledger {
         if self.nodes.len() <= index {
             self.nodes.resize_with(index + 1, || None);
         }
-        self.by_id.insert(node.id.clone(), index);
-        old.extend(self.nodes[index].replace(Member { node, spare: Vec::new() }));
+        self.by_id.insert(id.clone(), index);
+        old.extend(self.nodes[index].replace(member));
         old
     }
 

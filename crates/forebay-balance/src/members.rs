@@ -10,7 +10,7 @@ use crate::affinity::rendezvous::id_hash;
 use crate::discover::Change;
 use crate::endpoint::{Endpoint, EndpointId};
 use crate::gpu::GpuTable;
-use crate::ledger::{Core, now};
+use crate::ledger::{Core, Member, now};
 use crate::metrics::Meter;
 use crate::policy::New;
 
@@ -86,9 +86,9 @@ impl Members {
         };
         let meter = core.labels.meter(&endpoint.id);
         let service = Box::new(endpoint.service);
-        let node = Arc::new(AnyNode { core: Arc::clone(core), id: endpoint.id, meter, service });
+        let member = Member::new(Arc::new(AnyNode { core: Arc::clone(core), id: endpoint.id, meter, service }));
         let changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = core.change(|ledger| ledger.insert(new, node, now()));
+        let old = core.change(|ledger| ledger.insert(new, member, now()));
         drop(changing);
         drop(old); // foreign code, outside the locks
         self.changed.send_replace(());

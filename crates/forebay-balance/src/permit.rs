@@ -40,6 +40,12 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// For an exchange to come.
+    pub(crate) fn spare(node: Arc<AnyNode>) -> Box<Self> {
+        let (picked, outcome, failed) = (policy::Picked::NONE, Outcome::Cancelled, false);
+        Box::new(Self { node, picked, outcome, failed, pause: None, counted: None })
+    }
+
     fn ended(&self) -> Ended {
         Ended { outcome: self.outcome, pause: self.pause.map(|seconds| Duration::from_secs(seconds.into())) }
     }
@@ -270,15 +276,12 @@ enum Sheet {
 impl Sheet {
     #[inline]
     fn fill(self, picked: policy::Picked, counted: Option<Class>) -> Permit {
-        let (outcome, failed, pause) = (Outcome::Cancelled, false, None);
-        let exchange = match self {
-            Self::Spare(mut exchange) => {
-                (exchange.picked, exchange.counted) = (picked, counted);
-                (exchange.outcome, exchange.failed, exchange.pause) = (outcome, failed, pause);
-                exchange
-            }
-            Self::New(node) => Box::new(Exchange { node, picked, outcome, failed, pause, counted }),
+        let mut exchange = match self {
+            Self::Spare(exchange) => exchange,
+            Self::New(node) => Exchange::spare(node),
         };
+        (exchange.picked, exchange.counted) = (picked, counted);
+        (exchange.outcome, exchange.failed, exchange.pause) = (Outcome::Cancelled, false, None);
         exchange.node.meter.picked(picked.reason);
         Permit { exchange: Some(exchange) }
     }

@@ -133,6 +133,9 @@ pub(crate) struct Picked {
 }
 
 impl Picked {
+    /// Nothing yet.
+    pub(crate) const NONE: Self = Self::plain(0, Claim::new(0, None), 0, None);
+
     /// By the policy, in the first pool of its class, of an endpoint that has nothing to prove.
     #[inline]
     pub(super) const fn plain(index: usize, claim: Claim, ticket: u64, started: Option<Instant>) -> Self {
