@@ -67,7 +67,7 @@ pub(crate) struct Member {
 impl Member {
     /// With a spare box: the first exchange there allocates nothing either, and what each needs is in one place.
     pub(crate) fn new(node: Arc<AnyNode>) -> Self {
-        let spare = vec![Exchange::spare(Arc::clone(&node))];
+        let spare = vec![Exchange::spare(&node)];
         Self { node, spare }
     }
 }

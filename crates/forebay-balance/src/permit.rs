@@ -41,8 +41,9 @@ pub(crate) struct Exchange {
 
 impl Exchange {
     /// For an exchange to come.
-    pub(crate) fn spare(node: Arc<AnyNode>) -> Box<Self> {
-        let (picked, outcome, failed) = (policy::Picked::NONE, Outcome::Cancelled, false);
+    #[cold]
+    pub(crate) fn spare(node: &Arc<AnyNode>) -> Box<Self> {
+        let (node, picked, outcome, failed) = (Arc::clone(node), policy::Picked::NONE, Outcome::Cancelled, false);
         Box::new(Self { node, picked, outcome, failed, pause: None, counted: None })
     }
 
@@ -91,9 +92,9 @@ impl Permit {
         let mut ledger = core.ledger();
         let Some(picked) = ledger.picker.pick_plainly(class, now) else { return Err(ledger) };
         let counted = counted.then_some(class);
-        let sheet = ledger.begin(picked.index, counted, new);
+        let spare = ledger.begin(picked.index, counted, new);
         drop(ledger);
-        Ok(sheet.fill(picked, counted))
+        Ok(Self::new(spare, picked, counted))
     }
 
     /// Takes a place by right of one that was reserved.
@@ -118,8 +119,16 @@ impl Permit {
             ledger.demand[who.class].offered += u64::from(who.new && who.counted);
         }
         core.changed(ledger);
-        let (sheet, picked) = begun?;
-        Ok(sheet.fill(picked, counted))
+        let (spare, picked) = begun?;
+        Ok(Self::new(spare, picked, counted))
+    }
+
+    #[inline(always)]
+    fn new(mut exchange: Box<Exchange>, picked: policy::Picked, counted: Option<Class>) -> Self {
+        (exchange.picked, exchange.counted) = (picked, counted);
+        (exchange.outcome, exchange.failed, exchange.pause) = (Outcome::Cancelled, false, None);
+        exchange.node.meter.picked(picked.reason);
+        Self { exchange: Some(exchange) }
     }
 
     const fn exchange(&self) -> &Exchange {
@@ -266,38 +275,17 @@ fn end_and_settle(exchange: Box<Exchange>, mut ledger: MutexGuard<'_, Ledger>) {
     drop(over);
 }
 
-/// Where an exchange is to be written down.
-enum Sheet {
-    /// In the box of one that is over.
-    Spare(Box<Exchange>),
-    New(Arc<AnyNode>),
-}
-
-impl Sheet {
-    #[inline]
-    fn fill(self, picked: policy::Picked, counted: Option<Class>) -> Permit {
-        let mut exchange = match self {
-            Self::Spare(exchange) => exchange,
-            Self::New(node) => Exchange::spare(node),
-        };
-        (exchange.picked, exchange.counted) = (picked, counted);
-        (exchange.outcome, exchange.failed, exchange.pause) = (Outcome::Cancelled, false, None);
-        exchange.node.meter.picked(picked.reason);
-        Permit { exchange: Some(exchange) }
-    }
-}
-
 impl Ledger {
-    /// Counts a request that was picked for.
+    /// Counts a request that was picked for; a box for its exchange.
     #[inline]
-    fn begin(&mut self, index: usize, counted: Option<Class>, new: bool) -> Sheet {
+    fn begin(&mut self, index: usize, counted: Option<Class>, new: bool) -> Box<Exchange> {
         if let Some(class) = counted {
             let demand = &mut self.demand[class];
             demand.offered += u64::from(new);
             demand.in_flight += 1;
         }
         let Member { node, spare } = self.member(index);
-        spare.pop().map_or_else(|| Sheet::New(Arc::clone(node)), Sheet::Spare)
+        spare.pop().unwrap_or_else(|| Exchange::spare(node))
     }
 
     #[inline(never)]
