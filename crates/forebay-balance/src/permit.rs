@@ -79,9 +79,13 @@ impl Permit {
         if who.timed || who.key.is_some() || !prefix.is_empty() {
             return Self::pick_specially(core, core.ledger(), None, who, prefix);
         }
-        match Self::pick_plainly(core, who.class, who.counted, who.new) {
+        let Who { class, counted, new, .. } = who;
+        match Self::pick_plainly(core, class, counted, new) {
             Ok(permit) => Ok(permit),
-            Err(ledger) => Self::pick_specially(core, ledger, None, who, prefix),
+            // Not `who`: it would be laid down in memory for this also where it is not needed.
+            Err(ledger) => {
+                Self::pick_specially(core, ledger, None, Who { class, key: None, timed: false, counted, new }, &[])
+            }
         }
     }
 
