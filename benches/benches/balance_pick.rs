@@ -2,7 +2,7 @@
 //! time, on one thread, in turns; and how many heap allocations ours makes.
 //!
 //! Each pick is released before the next, on both sides. What ours costs with 64 others in flight, and where each endpoint
-//! has a `max_concurrency`, are figures of their own. So is the floor: two locks of a mutex, one for the pick and one for
+//! has a `max_concurrency`, and where threads share a fleet, are figures of their own. So is the floor: two locks of a mutex, one for the pick and one for
 //! the release, with nothing else done; and a reference that is counted, which ours does without. One pick in 256 and its
 //! release read tokio's clock; tower's pending-request count reads none.
 //!
@@ -104,6 +104,20 @@ fn time(mut one: impl FnMut()) -> f64 {
     (thread_cpu_time() - before).as_nanos() as f64 / f64::from(EACH)
 }
 
+/// CPU time of a pick and its release where so many threads share a fleet.
+fn shared(fleet: &Fleet<Echo>, threads: u32) -> f64 {
+    let one = || {
+        let before = thread_cpu_time();
+        (0..EACH / 4 / threads).for_each(|_| ours(fleet));
+        (thread_cpu_time() - before).as_nanos() as f64
+    };
+    let all: f64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(one)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).sum()
+    });
+    all / f64::from(EACH / 4)
+}
+
 fn median(mut rounds: Vec<f64>) -> f64 {
     rounds.sort_by(f64::total_cmp);
     rounds[rounds.len() / 2]
@@ -157,6 +171,14 @@ fn main() {
         report.figure(&format!("{endpoints}_tower_p2c_ns"), theirs_ns.round());
         worst = (worst.0.max(ours_ns), worst.1.max(ours_ns / theirs_ns));
     }
+    let fleet = fleet(64, None);
+    print!("64 endpoints, shared by threads:");
+    for threads in [1, 2, 4, 16] {
+        let ns = median((0..ROUNDS).map(|_| shared(&fleet, threads)).collect());
+        print!(" {threads}: {ns:.0}");
+        report.figure(&format!("64_forebay_{threads}_threads_ns"), ns.round());
+    }
+    println!();
     println!(
         "two locks alone: {locks:.0}, a counted reference: {reference:.0}, two readings of the clock: {clock:.0}\n"
     );

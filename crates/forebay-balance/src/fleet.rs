@@ -151,7 +151,8 @@ impl<S: Clone + Send + Sync + 'static> Fleet<S> {
     pub fn pick(&self, ask: impl Into<Ask>) -> Result<Pick<S>, PickError> {
         let ask = ask.into();
         let who = ask.who();
-        match Permit::pick(&self.members.core, who, PrefixBlocks::of(&ask.prefix)) {
+        let Ask { prefix, .. } = ask; // the rest is not kept until the pick is over
+        match Permit::pick(&self.members.core, who, PrefixBlocks::of(&prefix)) {
             Ok(permit) => Ok(Pick { service: permit.service(), permit }),
             Err(error) => Err(self.refusal(who.class, error)),
         }
