@@ -3,8 +3,8 @@
 //!
 //! Each pick is released before the next, on both sides. What ours costs with 64 others in flight, and where each endpoint
 //! has a `max_concurrency`, and where threads share a fleet, are figures of their own. So is the floor: two locks of a mutex, one for the pick and one for
-//! the release, with nothing else done; and a reference that is counted, which ours does without. One pick in 256 and its
-//! release read tokio's clock; tower's pending-request count reads none.
+//! the release, with nothing else done; and a reference that is counted, which ours does without. One pick in about 220 and
+//! its release read tokio's clock; tower's pending-request count reads none.
 //!
 //! `cargo bench -p forebay-benches --bench balance_pick`; with pingora's choice beside it, which needs cmake and builds for
 //! minutes: `RUSTFLAGS="--cfg forebay_pingora" CARGO_TARGET_DIR=target/pingora cargo bench ..`. That choice is round robin,
