@@ -89,7 +89,8 @@ impl Core {
         lock(self.ledger)
     }
 
-    /// For who puts what keeps this core alive into the ledger; he must not drop it before the guard.
+    /// For who puts what keeps this core alive into the ledger. Nobody may drop that before the guard: the core takes the
+    /// lock as it goes.
     #[inline]
     pub(crate) fn ledger_for_good(&self) -> MutexGuard<'static, Ledger> {
         lock(self.ledger)
@@ -120,6 +121,7 @@ impl Core {
         !ledger.picker.is_settled() && self.is_waited_for(ledger)
     }
 
+    /// Whether that is so by now, and somebody waits if it is only places that came free.
     #[inline(never)]
     fn is_waited_for(&self, ledger: &mut Ledger) -> bool {
         if ledger.waiting.is_empty() && self.wakers.is_empty() {
