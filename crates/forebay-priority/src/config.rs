@@ -4,6 +4,7 @@ use std::time::Duration;
 use crate::adaptive::AdaptiveConfig;
 
 mod check;
+pub(crate) use check::servable;
 mod presets;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,21 @@ pub struct PriorityConfig {
     /// How long the backend takes to the first byte, on average, until that has been measured. Presets: 350 ms.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub expected_head: Duration,
+    /// How long a reader may take nothing of its answer before it loses its seat, once another request waits: the body
+    /// is dropped, and with it whatever it holds at the backend. `None`: a reader may stop for as long as it likes.
+    /// Presets: 15 s.
+    ///
+    /// Only the time counts in which the reader is behind: while the backend has nothing to send, nobody stalls.
+    #[cfg_attr(feature = "serde", serde(default, with = "humantime_serde"))]
+    pub stall: Option<Duration>,
+    /// The least that a reader must take while it is behind, in bytes a second: one that takes less has used up its
+    /// [`stall`](field@Self::stall) sooner or later. 0: any frame will do. Presets: 256.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub min_read_rate: u32,
+    /// The share of the seats that one tenant may hold, above 0 to 1, rounded up; requests beyond it wait while others
+    /// pass. Requests without a tenant are not bounded. `None`: free seats go to whoever asks for them.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub max_share: Option<f64>,
 }
 
 /// The settings of one class.
@@ -60,9 +76,15 @@ pub struct ClassConfig {
     /// How many may wait.
     #[cfg_attr(feature = "serde", serde(default))]
     pub queue: QueueLength,
-    /// How long one may wait in the queue; the time in service is not limited by it. Zero: whoever must wait is refused.
+    /// How long a request may wait in the queue, at least; the time in service is not limited by it. Zero, with no
+    /// `patience_seats`: a request that must wait is refused.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub queue_timeout: Duration,
+    /// How many seats must have come free before a request gives up waiting, 0 to 100,000. With exchanges that hold their
+    /// seat for long this is more than `queue_timeout`, and then it counts: a request waits for
+    /// `max(queue_timeout, patience_seats x hold / seats)`, with the hold as measured. 0: only the timeout counts.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub patience_seats: u32,
     /// How long after its arrival the head of the answer must be there; `None`: no limit of this class's own.
     #[cfg_attr(feature = "serde", serde(default, with = "humantime_serde"))]
     pub answer_timeout: Option<Duration>,
@@ -140,18 +162,17 @@ impl Default for QueueLength {
 pub enum Order {
     /// First come, first served.
     Fifo,
-    /// First come, first served, until the queue has not been empty for `after` and the oldest has waited for half of the
-    /// queue timeout: from then on the newest goes first, until that is over. When not all can be served in time, those
-    /// who have just come still can.
+    /// First come, first served, until the queue has not been empty for `after` and the oldest has waited for half of it:
+    /// from then on the newest goes first, until that is over. When not all can be served in time, the newest still can.
     AdaptiveLifo {
-        /// `None`: twice the queue timeout.
+        /// `None`: the time in which 32 seats come free, at least 1 s, at most as long as a request of the class may wait.
         #[cfg_attr(feature = "serde", serde(default, with = "humantime_serde"))]
         after: Option<Duration>,
     },
 }
 
 impl Default for Order {
-    /// Adaptive, after twice the queue timeout.
+    /// Adaptive, after the time in which 32 seats come free.
     fn default() -> Self {
         Self::AdaptiveLifo { after: None }
     }
@@ -192,20 +213,12 @@ impl ClassConfig {
             max_in_flight: Cap::default(),
             queue: QueueLength::default(),
             queue_timeout,
+            patience_seats: 0,
             answer_timeout: None,
             max_hold: None,
             reserved: 0.0,
             headroom: 0.0,
             order: Order::default(),
-        }
-    }
-
-    /// After how long with waiters the newest goes first; `None`: never.
-    pub(crate) fn lifo_after(&self) -> Option<Duration> {
-        match self.order {
-            Order::Fifo => None,
-            Order::AdaptiveLifo { after: Some(after) } => Some(after),
-            Order::AdaptiveLifo { after: None } => Some(self.queue_timeout.saturating_mul(2)),
         }
     }
 }
@@ -228,7 +241,8 @@ macro_rules! setters {
 
 setters!(PriorityConfig: limit: Limit => limit, classes: Vec<ClassConfig> => classes, on_full: OnFull => on_full,
     max_queued: usize => Some(max_queued), release: ReleaseOn => release, expected_hold: Duration => expected_hold,
-    expected_head: Duration => expected_head);
+    expected_head: Duration => expected_head, stall: Duration => Some(stall), min_read_rate: u32 => min_read_rate,
+    max_share: f64 => Some(max_share));
 setters!(ClassConfig: max_in_flight: Cap => max_in_flight, queue: QueueLength => queue,
-    queue_timeout: Duration => queue_timeout, answer_timeout: Duration => Some(answer_timeout),
+    queue_timeout: Duration => queue_timeout, patience_seats: u32 => patience_seats, answer_timeout: Duration => Some(answer_timeout),
     max_hold: Duration => Some(max_hold), reserved: f64 => reserved, headroom: f64 => headroom, order: Order => order);

@@ -9,7 +9,7 @@ use http::Request;
 use crate::admission::Admission;
 use crate::config::ClassConfig;
 use crate::shared::Shared;
-use crate::warnings::{Warning, warnings};
+use crate::warnings::{Facts, Warning, warnings};
 
 /// Watches and changes a running [`PriorityLayer`](crate::PriorityLayer).
 #[derive(Debug, Clone)]
@@ -115,9 +115,10 @@ impl PriorityHandle {
     pub fn warnings(&self) -> Vec<Warning> {
         let state = self.shared.lock();
         let rules: Vec<_> = state.scheduler.rules().cloned().collect();
-        let (limit, hold) = (state.scheduler.limit(), state.scheduler.mean_hold());
+        let core = &state.scheduler;
+        let (limit, seats, hold) = (core.limit(), core.seats(), core.mean_hold());
         drop(state);
-        warnings(&rules, limit, hold)
+        warnings(&Facts { classes: &rules, limit, seats, hold, stall: self.shared.settings.stall })
     }
 
     pub(crate) fn warn(&self) {

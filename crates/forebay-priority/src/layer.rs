@@ -40,6 +40,8 @@ impl PriorityLayer {
             forward_deadline: None,
             release: config.release,
             expected_head: config.expected_head,
+            stall: config.stall,
+            min_read_rate: config.min_read_rate,
             hasher: RandomState::new(),
         };
         PriorityBuilder { config, settings, capacity: None, spill: Spill::NONE, problems: Vec::new() }
@@ -168,6 +170,7 @@ impl<O> PriorityBuilder<O> {
         }
         ConfigError::check(problems)?;
         (settings.release, settings.expected_head) = (config.release, config.expected_head);
+        (settings.stall, settings.min_read_rate) = (config.stall, config.min_read_rate);
         let adaptive = match &config.limit {
             Limit::Adaptive(adaptive) => Some(Controller::new(adaptive)),
             Limit::Sum | Limit::Fixed(_) => None,

@@ -45,7 +45,9 @@ fn house(seats: usize) -> PriorityHandle {
     for class in &mut config.classes {
         (class.queue, class.reserved) = (QueueLength::Fixed(8), 0.0);
     }
-    PriorityLayer::builder().config(config).build_with_handle().expect("valid").1
+    let (_, handle) = PriorityLayer::builder().config(config).build_with_handle().expect("valid");
+    handle.admission().shared.lock().scheduler.pin_hold(350_000_000, true); // so that seats are lent
+    handle
 }
 
 fn seated(shared: Arc<Shared>, taken: Taken, place: Option<Reservation>) -> Permit {

@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) forward_deadline: Option<HeaderName>,
     pub(crate) release: ReleaseOn,
     pub(crate) expected_head: Duration,
+    pub(crate) stall: Option<Duration>,
+    pub(crate) min_read_rate: u32,
     /// The key of the tenants' hash, so that nobody can choose whom to share a queue with.
     pub(crate) hasher: RandomState,
 }
@@ -84,7 +86,7 @@ impl Settings {
         self.classify.as_ref().map_or_else(|| Class::default().into(), |classify| classify.classify(head))
     }
 
-    /// The less urgent of the ceiling and of what keeps the promise; of that and the wish the less urgent, or whichever
+    /// The less urgent of the ceiling and of what keeps the promise by the waits as they are predicted now; of that and the wish the less urgent, or whichever
     /// the wish says if it is trusted.
     fn class(&self, head: &RequestHead<'_>, classified: &Classified, timeouts: &Timeouts) -> Class {
         let promised = classified.sla.and_then(|sla| timeouts.keeping(sla, self.expected_head));
@@ -121,7 +123,8 @@ impl Settings {
     }
 }
 
-/// The timeouts of all classes, as they are now: what classification needs, apart from the scheduler's lock.
+/// The timeouts of all classes, and how long a newcomer of each would wait, as they are now: what classification needs, apart
+/// from the scheduler's lock.
 #[derive(Debug)]
 pub(crate) struct Timeouts {
     rows: Box<[Row]>,
@@ -130,7 +133,7 @@ pub(crate) struct Timeouts {
 /// Nanoseconds each; [`NONE`]: no such limit.
 #[derive(Debug)]
 struct Row {
-    queue: AtomicU64,
+    wait: AtomicU64,
     answer: AtomicU64,
     hold: AtomicU64,
 }
@@ -139,7 +142,7 @@ const NONE: u64 = u64::MAX;
 
 impl Timeouts {
     pub(crate) fn new<'a>(classes: impl ExactSizeIterator<Item = &'a ClassConfig>) -> Self {
-        let row = || Row { queue: AtomicU64::new(0), answer: AtomicU64::new(NONE), hold: AtomicU64::new(NONE) };
+        let row = || Row { wait: AtomicU64::new(NONE), answer: AtomicU64::new(NONE), hold: AtomicU64::new(NONE) };
         let timeouts = Self { rows: (0..classes.len()).map(|_| row()).collect() };
         classes.enumerate().for_each(|(row, class)| timeouts.set(row, class));
         timeouts
@@ -148,7 +151,6 @@ impl Timeouts {
     pub(crate) fn set(&self, row: usize, class: &ClassConfig) {
         let of = |time: Option<Duration>| time.map_or(NONE, nanos);
         let row = &self.rows[row];
-        row.queue.store(nanos(class.queue_timeout), Relaxed);
         row.answer.store(of(class.answer_timeout), Relaxed);
         row.hold.store(of(class.max_hold), Relaxed);
     }
@@ -170,9 +172,20 @@ impl Timeouts {
         Self::of(&self.rows[self.index(class)].hold)
     }
 
-    /// The least urgent class whose waiters are answered within `sla`, if the backend takes `head`.
+    /// Publishes the predicted waits, most urgent class first, in nanoseconds; `None`: too little has been measured.
+    pub(crate) fn predict(&self, waits: impl Iterator<Item = Option<f64>>) {
+        for (row, wait) in self.rows.iter().zip(waits) {
+            row.wait.store(wait.map_or(NONE, |wait| (wait as u64).min(NONE - 1)), Relaxed);
+        }
+    }
+
+    /// The least urgent class whose newcomers are answered within `sla`, if they wait for twice as long as predicted and
+    /// the backend takes `head`. `None`: none does, or nothing is predicted yet.
     fn keeping(&self, sla: Duration, head: Duration) -> Option<Class> {
-        let keeps = |row: &Row| Duration::from_nanos(row.queue.load(Relaxed)).saturating_add(head) <= sla;
+        let keeps = |row: &Row| {
+            let wait = Some(row.wait.load(Relaxed)).filter(|&wait| wait != NONE);
+            wait.is_some_and(|wait| Duration::from_nanos(wait.saturating_mul(2)).saturating_add(head) <= sla)
+        };
         self.rows.iter().rposition(keeps).map(|row| Class::new(row as u8))
     }
 

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -16,6 +16,9 @@ use crate::state::{Locked, State};
 use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) type Core = Scheduler<Option<Waker>, Option<Reservation>>;
+
+/// Nanoseconds after which the places at the backends are counted again: endpoints come and go in seconds.
+const COUNT_AGAIN: u64 = 100_000_000;
 
 /// What became of a newcomer.
 pub(crate) enum Offered {
@@ -38,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) timeouts: Timeouts,
     capacity: Option<Arc<dyn CapacitySignal>>,
+    /// When the places at the backends were counted last.
+    counted: AtomicU64,
     subscription: Mutex<Option<Subscription>>,
     adaptive: Option<Mutex<Controller>>,
     /// The adaptive limit as it is now: whoever applies it last applies the latest.
@@ -62,9 +67,13 @@ impl Shared {
             timeouts,
             subscription: Mutex::new(None),
             capacity,
+            counted: AtomicU64::new(0),
             adaptive: adaptive.map(Mutex::new),
             adapted: AtomicUsize::new(0),
         });
+        if let Some(places) = shared.places() {
+            shared.lock().scheduler.set_places(places);
+        }
         drop(shared.lock()); // opens the gate
         if let Some(capacity) = &shared.capacity {
             let waker = Waker::from(Arc::new(Freed(Arc::downgrade(&shared))));
@@ -109,6 +118,23 @@ impl Shared {
         }
     }
 
+    /// The places that the backends have, all together; asked of them, outside our lock.
+    fn places(&self) -> Option<usize> {
+        Some(self.capacity.as_ref()?.places(None).total as usize)
+    }
+
+    /// The same, if it was not asked of late.
+    fn places_again(&self) -> Option<usize> {
+        self.capacity.as_ref()?;
+        let now = self.now();
+        let last = Tick(self.counted.load(Relaxed));
+        if now.since(last) < COUNT_AGAIN {
+            return None;
+        }
+        self.counted.store(now.0, Relaxed);
+        self.places()
+    }
+
     /// Whether every exchange is timed, and not one in 16 only.
     const fn timed(&self) -> bool {
         self.adaptive.is_some()
@@ -141,7 +167,11 @@ impl Shared {
     pub(crate) fn offer(&self, ask: &mut Ask, waker: &Waker) -> Offered {
         let mut waker = Some(waker.clone()); // cloned, and dropped if it is not needed, outside the lock
         let mut reserve = |class| self.reserve(class);
+        let places = self.places_again();
         self.run(self.lock(), |core, now, effects| {
+            if let Some(places) = places {
+                core.set_places(places);
+            }
             ask.cost = core.affordable(ask);
             match core.offer(now, ask, || None, &mut reserve, effects) {
                 Offer::Admitted(taken, place) => Offered::Admitted(taken, place),
@@ -192,6 +222,7 @@ impl Shared {
         let now = self.now(); // under the lock, so that ticks never run backwards
         state.scheduler.advance(now);
         let result = operation(&mut state.scheduler, now, &mut effects);
+        state.predict(now, &self.timeouts);
         loop {
             let drained = state.take_drained();
             drop(state);
@@ -206,6 +237,7 @@ impl Shared {
             state = self.lock();
             let now = self.now();
             state.scheduler.settle(now, &mut reserve, &mut effects);
+            state.predict(now, &self.timeouts);
         }
     }
 

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::{ClassConfig, QueueLength};
+use crate::config::{ClassConfig, QueueLength, servable};
 
 /// Something in a configuration that is allowed, and probably not meant.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,13 +17,35 @@ pub enum Warning {
         /// How many can be served within its queue timeout (Little's law).
         servable: usize,
     },
-    /// A seat comes free so rarely that a class may wait in vain, and nobody below leaves one free for it.
+    /// A seat comes free so rarely that many requests of a class give up before their turn.
     SeatsTooRare {
         /// The class.
         class: Cow<'static, str>,
         /// How often a seat comes free when all are taken.
         every: Duration,
-        /// How long it may wait.
+        /// How long a request of the class waits at most.
+        patience: Duration,
+    },
+    /// A class gives up sooner than a less urgent one: once seats come free rarely, the more urgent is refused more often.
+    PatienceRises {
+        /// The class.
+        class: Cow<'static, str>,
+        /// How long its requests wait at most.
+        patience: Duration,
+        /// The less urgent class, and how long its requests wait.
+        than: (Cow<'static, str>, Duration),
+        /// From when on that shows: a seat comes free no more often than this.
+        from: Duration,
+        /// How often one comes free now, when all are taken.
+        every: Duration,
+    },
+    /// A reader that has stopped keeps its seat for longer than a request of the most urgent class waits.
+    StallTooLong {
+        /// How long a reader may take nothing.
+        stall: Duration,
+        /// The most urgent class.
+        class: Cow<'static, str>,
+        /// Its queue timeout.
         queue_timeout: Duration,
     },
 }
@@ -36,32 +58,81 @@ impl fmt::Display for Warning {
                 "class {class:?} has a queue of {length}, of which about {servable} can be served in time: \
                  use QueueLength::Auto"
             ),
-            Self::SeatsTooRare { class, every, queue_timeout } => write!(
+            Self::SeatsTooRare { class, every, patience } => write!(
                 f,
-                "class {class:?} may wait {queue_timeout:?}, and a seat comes free only every {every:?}: \
-                 give less urgent classes a headroom, or raise the limit"
+                "class {class:?} waits {patience:?} at most, and a seat comes free only every {every:?}: \
+                 set patience_seats, or raise the limit"
+            ),
+            Self::PatienceRises { class, patience, than: (other, longer), from, every } => write!(
+                f,
+                "class {class:?} waits {patience:?} at most and the less urgent {other:?} {longer:?}: {class:?} is refused \
+                 first when a seat comes free every {from:?} or more rarely (now every {every:?}); let no class wait longer \
+                 than a more urgent one"
+            ),
+            Self::StallTooLong { stall, class, queue_timeout } => write!(
+                f,
+                "stall is {stall:?}, and class {class:?} has a queue_timeout of {queue_timeout:?}: readers that have stopped \
+                 can shut it out; make stall shorter than that"
             ),
         }
     }
 }
 
-/// What is doubtful, when a seat is held for `hold` nanoseconds on average.
-pub(crate) fn warnings(classes: &[ClassConfig], limit: usize, hold: f64) -> Vec<Warning> {
+/// Seats that must come free before the most urgent class gives up, so that hardly any of its requests is refused: at 0.6 of
+/// the capacity in its own requests, 1 in 1000 waits for more than 25.
+const SURE: f64 = 32.0;
+/// And any other class, so that it is served at all.
+const SOME: f64 = 4.0;
+
+/// What a layer is set to, and what is known of its backends.
+pub(crate) struct Facts<'a> {
+    pub(crate) classes: &'a [ClassConfig],
+    pub(crate) limit: usize,
+    /// The seats of the limit for which the backends have a place.
+    pub(crate) seats: usize,
+    /// How long a seat is held on average, in nanoseconds.
+    pub(crate) hold: f64,
+    pub(crate) stall: Option<Duration>,
+}
+
+/// What is doubtful.
+pub(crate) fn warnings(facts: &Facts<'_>) -> Vec<Warning> {
+    let Facts { classes, limit, seats, hold, stall } = *facts;
     let mut found = Vec::new();
-    let every = Duration::from_nanos((hold / limit.max(1) as f64) as u64);
+    let duration = |nanos: f64| Duration::from_nanos(nanos as u64);
     for (i, class) in classes.iter().enumerate() {
-        let servable = class.servable(limit, hold).ceil() as usize;
+        let name = || class.name.clone();
+        let usable = class.usable(limit, seats);
+        let every = hold / usable.max(1) as f64;
+        let patience = class.patience(hold / seats.max(1) as f64);
+        let servable = servable(usable, patience, hold).ceil() as usize;
         if let QueueLength::Fixed(length) = class.queue
             && length as f64 > 1.5 * servable as f64
             && length > 1
         {
-            found.push(Warning::QueueTooLong { class: class.name.clone(), length, servable });
+            found.push(Warning::QueueTooLong { class: name(), length, servable });
         }
-        let below = &classes[i + 1..];
-        let bare = !below.is_empty() && below.iter().all(|class| class.headroom <= 0.0);
-        if bare && limit > 0 && every > class.queue_timeout / 4 {
-            let (class, queue_timeout) = (class.name.clone(), class.queue_timeout);
-            found.push(Warning::SeatsTooRare { class, every, queue_timeout });
+        let enough = if i == 0 { SURE } else { SOME };
+        if limit > 0 && classes.len() > 1 && patience < enough * every {
+            found.push(Warning::SeatsTooRare { class: name(), every: duration(every), patience: duration(patience) });
+        }
+        let longer = |other: &&ClassConfig| other.queue_timeout > class.queue_timeout;
+        if let Some(other) = classes[i + 1..].iter().find(longer)
+            && class.patience_seats <= other.patience_seats
+        {
+            found.push(Warning::PatienceRises {
+                class: name(),
+                patience: class.queue_timeout,
+                than: (other.name.clone(), other.queue_timeout),
+                from: class.queue_timeout / SURE as u32,
+                every: duration(every),
+            });
+        }
+        if i == 0
+            && let Some(stall) = stall
+            && stall >= class.queue_timeout
+        {
+            found.push(Warning::StallTooLong { stall, class: name(), queue_timeout: class.queue_timeout });
         }
     }
     found
@@ -72,23 +143,41 @@ mod tests {
     use super::*;
     use crate::PriorityConfig;
 
-    #[test]
-    fn r6_both_warnings_appear_where_they_should() {
-        let seed = PriorityConfig::seed_table();
-        let found = warnings(&seed.classes, seed.seats(), 350e6);
-        let long = |name: &str, servable| {
-            let (class, length) = (name.to_owned().into(), 1000);
-            Warning::QueueTooLong { class, length, servable }
-        };
-        assert_eq!(found, [long("P0", 72), long("P1", 286)]);
-        assert!(found[0].to_string().contains("QueueLength::Auto"));
+    fn of(config: &PriorityConfig, hold: f64) -> Vec<Warning> {
+        let (classes, limit) = (&config.classes[..], config.seats());
+        warnings(&Facts { classes, limit, seats: limit, hold, stall: config.stall })
+    }
 
-        let mut slow = PriorityConfig::four_class(4);
-        let found = warnings(&slow.classes, 4, 60e9);
-        assert_eq!(found.len(), 3, "the last class has nobody below: {found:?}");
-        assert!(found[0].to_string().contains("headroom"));
-        slow.classes[3].headroom = 0.25;
-        assert!(warnings(&slow.classes, 4, 60e9).is_empty());
-        assert!(warnings(&PriorityConfig::four_class(64).classes, 64, 350e6).is_empty());
+    #[test]
+    fn a_preset_for_long_holds_is_never_doubtful() {
+        for (limit, seconds) in [(64, 0.35), (64, 20.0), (8, 5.3), (4, 60.0), (512, 20.0)] {
+            assert_eq!(of(&PriorityConfig::four_class(limit), seconds * 1e9), []);
+        }
+    }
+
+    #[test]
+    fn the_reference_table_holds_too_much_and_turns_round() {
+        let found = of(&PriorityConfig::reference_table(), 350e6);
+        let long: Vec<_> = found.iter().filter(|one| matches!(one, Warning::QueueTooLong { .. })).collect();
+        assert_eq!(long.len(), 2, "{found:?}");
+        assert!(long[0].to_string().contains("QueueLength::Auto") && long[0].to_string().contains("about 72"));
+        let rises = found.iter().filter(|one| matches!(one, Warning::PatienceRises { .. }));
+        let rises: Vec<_> = rises.map(ToString::to_string).collect();
+        assert_eq!(rises.len(), 3, "{rises:?}");
+        assert!(rises[0].contains("every 15.625ms or more rarely (now every 7ms)"), "{}", rises[0]);
+        assert!(found.iter().any(|one| matches!(one, Warning::StallTooLong { .. })));
+        assert!(!found.iter().any(|one| matches!(one, Warning::SeatsTooRare { .. })));
+        let slow = of(&PriorityConfig::reference_table(), 1e9);
+        assert!(slow.iter().any(|one| matches!(one, Warning::SeatsTooRare { class, .. } if class == "P0")), "{slow:?}");
+    }
+
+    #[test]
+    fn a_seat_must_come_free_often_enough_for_the_time_that_a_class_waits() {
+        let mut config = PriorityConfig::four_class(8);
+        config.classes.iter_mut().for_each(|class| class.patience_seats = 0);
+        assert_eq!(of(&config, 5e9), [], "0.6 s, of 30 s");
+        let names = |found: Vec<Warning>| found.iter().map(|one| one.to_string()[..10].to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(of(&config, 8e9)), [r#"class "P0""#], "1 s");
+        assert_eq!(names(of(&config, 20e9)), [r#"class "P0""#, r#"class "P3""#], "2.5 s");
     }
 }

@@ -22,8 +22,9 @@ type Boxed = BoxCloneService<Request<()>, Response<PriorityBody<SpyBody<Scripted
 fn one_seat() -> (Boxed, PriorityHandle, Seens) {
     let mut config = PriorityConfig::four_class(1);
     for class in &mut config.classes {
-        class.queue = QueueLength::Fixed(2);
+        (class.queue, class.patience_seats) = (QueueLength::Fixed(2), 0);
     }
+    config.classes[0].queue_timeout = Duration::from_millis(500);
     let (layer, handle) = PriorityLayer::builder().config(config).build_with_handle().expect("a valid configuration");
     let steps = || [Step::Pending, Step::Data("a".into()), Step::Data("b".into())];
     let (spy, seen) = Spy::new(service_fn(move |_: Request<()>| async move {

@@ -28,7 +28,7 @@ fn r23_a_configuration_is_read_with_readable_times_and_unknown_fields_are_named(
     );
     let error = serde_json::from_str::<PriorityConfig>(&text.replace("max_hold", "max_held")).expect_err("unknown");
     assert!(error.to_string().contains("max_held"), "{error}");
-    for preset in [PriorityConfig::seed_table(), PriorityConfig::four_class(7)] {
+    for preset in [PriorityConfig::reference_table(), PriorityConfig::four_class(7)] {
         let text = serde_json::to_string(&preset).expect("JSON");
         assert_eq!(serde_json::from_str::<PriorityConfig>(&text).expect("its own"), preset);
     }

@@ -16,7 +16,7 @@ use forebay_core::{
     CapacitySignal, Class, Counted, Deadline, Offloaded, Overflow, Places, Principal, Raise, Reason, Rejection,
     RequestHead, Reservation, Subscription,
 };
-use forebay_priority::{Admitted, Ask, ByHeader, PriorityConfig, PriorityLayer, QueueWait, Seats, Tier, Tiers, Trust};
+use forebay_priority::{Admitted, Ask, ByHeader, PriorityLayer, QueueWait, Seats, Tier, Tiers, Trust};
 use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
 use tokio::time::Instant;
@@ -248,34 +248,70 @@ async fn r4_once_the_head_is_out_no_timeout_counts_but_max_hold() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn r11_an_sla_picks_the_least_urgent_class_that_keeps_it_and_bounds_the_deadline() {
-    let config = PriorityConfig::four_class(8).expected_head(millis(350));
+async fn an_sla_picks_the_least_urgent_class_whose_predicted_wait_keeps_it() {
+    let config = config(1, 50).expected_head(millis(350));
     let tiers = Tiers::new(Class::P3)
         .member(Principal::from_bytes("gold"), Class::P0)
         .member(Principal::from_bytes("silver"), Tier::new(Class::P0).sla(millis(4000)))
         .member(Principal::from_bytes("tight"), Tier::new(Class::P1).sla(millis(900)))
         .member(Principal::from_bytes("dream"), Tier::new(Class::P1).sla(millis(10)));
     let classifier = ByHeader::new("x-priority").within(tiers);
-    let (_, handle) = PriorityLayer::builder().config(config).classify(classifier).build_with_handle().expect("valid");
-    for (who, class, deadline) in [
-        ("gold", Class::P0, None),
-        ("silver", Class::P2, Some(4000)),
-        ("tight", Class::P1, Some(900)), // P0 could keep it, and it may not have P0
-        ("dream", Class::P1, Some(10)),
-        ("nobody", Class::P3, None),
-    ] {
-        let mut request = Request::new(());
-        request.extensions_mut().insert(Principal::from_bytes(who));
-        handle.mark(&mut request);
-        assert_eq!(request.extensions().get::<Class>(), Some(&class), "{who}");
-        let left = request.extensions().get::<Deadline>().map(|deadline| deadline.remaining(Instant::now().into_std()));
-        assert_eq!(left, deadline.map(millis), "{who}");
-        tokio::time::advance(millis(3)).await;
-        handle.mark(&mut request); // a second time, further in: nothing moves
-        let again =
-            request.extensions().get::<Deadline>().map(|deadline| deadline.remaining(Instant::now().into_std()));
-        assert_eq!(again, deadline.map(|deadline| millis(deadline - 3)), "{who}");
+    let layer = PriorityLayer::builder().config(config).classify(classifier);
+    let (layer, handle) = layer.build_with_handle().expect("valid");
+    let service = layer.layer(OneFrame);
+    let classes = |expected: [Class; 4]| {
+        for (who, class, deadline) in [
+            ("gold", Class::P0, None),
+            ("silver", expected[0], Some(4000)),
+            ("tight", expected[1], Some(900)),
+            ("dream", expected[2], Some(10)),
+            ("nobody", expected[3], None),
+        ] {
+            let mut request = Request::new(());
+            request.extensions_mut().insert(Principal::from_bytes(who));
+            handle.mark(&mut request);
+            assert_eq!(request.extensions().get::<Class>(), Some(&class), "{who}");
+            let left =
+                request.extensions().get::<Deadline>().map(|deadline| deadline.remaining(Instant::now().into_std()));
+            assert_eq!(left, deadline.map(millis), "{who}");
+        }
+    };
+    // Nothing has been measured: the most urgent class that they may have.
+    classes([Class::P0, Class::P1, Class::P1, Class::P3]);
+    for _ in 0..32 {
+        let answer = ask(&service, Class::P3).await;
+        tokio::time::advance(millis(1000)).await;
+        drop(answer);
     }
+    // A second each, and no queue: the least urgent class keeps what can be kept.
+    let held = ask(&service, Class::P3).await;
+    classes([Class::P3, Class::P3, Class::P1, Class::P3]);
+    // One waits in P2, three in P3: 1 s and 4 s; with P0 waiting too 2 s and 5 s, and 1 s for P0 itself.
+    let spawn = |class| {
+        let mut waiter = spawn(ask(&service, class));
+        assert_pending!(waiter.poll());
+        waiter
+    };
+    let waiting = [Class::P2, Class::P3, Class::P3, Class::P3].map(spawn);
+    classes([Class::P2, Class::P1, Class::P1, Class::P3]);
+    let urgent = spawn(Class::P0);
+    classes([Class::P1, Class::P1, Class::P1, Class::P3]);
+    drop((waiting, urgent));
+    classes([Class::P3, Class::P3, Class::P1, Class::P3]);
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_that_is_there_stays() {
+    let tiers = Tiers::new(Class::P3).member(Principal::from_bytes("silver"), Tier::new(Class::P0).sla(millis(4000)));
+    let (_, handle) = PriorityLayer::builder().classify(tiers).build_with_handle().expect("valid");
+    let mut request = Request::new(());
+    request.extensions_mut().insert(Principal::from_bytes("silver"));
+    handle.mark(&mut request);
+    tokio::time::advance(millis(3)).await;
+    handle.mark(&mut request); // a second time, further in: nothing moves
+    let left = request.extensions().get::<Deadline>().map(|deadline| deadline.remaining(Instant::now().into_std()));
+    assert_eq!(left, Some(millis(3997)));
 }
 
 #[tokio::test]

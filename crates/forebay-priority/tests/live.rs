@@ -150,12 +150,22 @@ async fn r20_after_a_shrink_nothing_underflows_and_demand_is_in_seats() {
 #[tokio::test(start_paused = true)]
 async fn r6_warnings_come_at_build_and_at_live_changes() {
     let (_, handle) =
-        PriorityLayer::builder().config(PriorityConfig::seed_table()).build_with_handle().expect("a preset");
-    assert_eq!(handle.warnings().len(), 2, "{:?}", handle.warnings());
+        PriorityLayer::builder().config(PriorityConfig::reference_table()).build_with_handle().expect("a preset");
+    assert_eq!(handle.warnings().len(), 6, "{:?}", handle.warnings());
     let (_, handle) = house(PriorityConfig::four_class(64));
     assert!(handle.warnings().is_empty());
     handle.set_limit(1);
-    assert!(matches!(handle.warnings()[..], [Warning::SeatsTooRare { .. }, Warning::SeatsTooRare { .. }, ..]));
+    assert!(handle.warnings().is_empty(), "it waits for longer");
+    let short = forebay_priority::ClassConfig::new("P0", millis(500));
+    handle.update_class(Class::P0, |class| *class = short).expect("valid");
+    let warnings = handle.warnings();
+    assert!(
+        matches!(
+            warnings[..],
+            [Warning::SeatsTooRare { .. }, Warning::PatienceRises { .. }, Warning::StallTooLong { .. }]
+        ),
+        "{warnings:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

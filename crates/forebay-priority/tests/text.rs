@@ -77,7 +77,9 @@ fn r6_warnings_say_what_is_wrong_and_what_to_do() {
         let (_, handle) = PriorityLayer::builder().config(config).build_with_handle().expect("legal, if unwise");
         handle.warnings().into_iter().map(|warning| warning.to_string()).collect::<Vec<_>>()
     };
-    let long = warnings(PriorityConfig::seed_table());
-    let seldom = warnings(PriorityConfig::four_class(1).expected_hold(Duration::from_secs(60)));
+    let long = warnings(PriorityConfig::reference_table());
+    let mut seldom = PriorityConfig::four_class(1).expected_hold(Duration::from_secs(60));
+    seldom.classes.iter_mut().for_each(|class| class.patience_seats = 0);
+    let seldom = warnings(seldom);
     insta::assert_snapshot!([long, seldom].concat().join("\n"));
 }

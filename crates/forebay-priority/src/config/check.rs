@@ -1,6 +1,9 @@
 use forebay_core::{Class, ConfigError};
 
-use super::{Cap, ClassConfig, Limit, MOST, PriorityConfig, QueueLength};
+use super::{Cap, ClassConfig, Limit, MOST, Order, PriorityConfig, QueueLength};
+
+/// The largest `patience_seats`.
+const MOST_SEATS: u32 = 100_000;
 
 impl PriorityConfig {
     /// The seats at the start.
@@ -17,11 +20,17 @@ impl PriorityConfig {
         let mut problems = Vec::new();
         for (field, time) in [("expected_hold", self.expected_hold), ("expected_head", self.expected_head)] {
             if time.is_zero() {
-                problems.push(format!("{field} is 0: more than 0"));
+                problems.push(format!("{field} is 0: must be more than 0"));
             }
         }
         if self.max_queued.is_some_and(|most| most > MOST) {
             problems.push(format!("max_queued is {}: 0 to {MOST}", self.max_queued.unwrap_or_default()));
+        }
+        if self.stall.is_some_and(|stall| stall.is_zero()) {
+            problems.push("stall is 0: must be more than 0, or none".to_owned());
+        }
+        if self.max_share.is_some_and(|share| !(share > 0.0 && share <= 1.0)) {
+            problems.push(format!("max_share is {}: must be above 0, at most 1", self.max_share.unwrap_or_default()));
         }
         match &self.limit {
             Limit::Fixed(limit) if *limit > MOST => problems.push(format!("limit is {limit}: 0 to {MOST}")),
@@ -84,6 +93,10 @@ impl ClassConfig {
             }
             QueueLength::Fixed(_) | QueueLength::Auto { .. } => {}
         }
+        if self.patience_seats > MOST_SEATS {
+            problems
+                .push(format!("class {name:?} patience_seats is {}: must be 0 to {MOST_SEATS}", self.patience_seats));
+        }
         if !(0.0..=0.5).contains(&self.reserved) {
             problems.push(format!("class {name:?} reserved is {}: 0 to 0.5", self.reserved));
         }
@@ -111,17 +124,36 @@ impl ClassConfig {
         (limit as f64 * (1.0 - self.headroom) + 1e-9).floor() as usize
     }
 
-    /// The most that may wait, when a seat is held for `hold` nanoseconds on average: Little's law.
-    pub(crate) fn queue_length(&self, limit: usize, hold: f64) -> usize {
+    /// The most that may wait, when requests wait for `patience` nanoseconds and of `seats` each is held for `hold`
+    /// nanoseconds on average: Little's law.
+    pub(crate) fn queue_length(&self, seats: usize, patience: f64, hold: f64) -> usize {
         match self.queue {
             QueueLength::Fixed(length) => length,
-            QueueLength::Auto { max } => (self.servable(limit, hold).ceil() as usize).clamp(16, max.max(16)),
+            QueueLength::Auto { max } => (servable(seats, patience, hold).ceil() as usize).clamp(16, max.max(16)),
         }
     }
 
-    /// How many can be served within the queue timeout.
-    pub(crate) fn servable(&self, limit: usize, hold: f64) -> f64 {
-        let seats = self.cap(limit).min(self.ceiling(limit)) as f64;
-        seats * self.queue_timeout.as_secs_f64() * 1e9 / hold.max(1.0)
+    /// How long a request waits at most, in nanoseconds, when a seat comes free every `every` nanoseconds.
+    pub(crate) fn patience(&self, every: f64) -> f64 {
+        (self.queue_timeout.as_secs_f64() * 1e9).max(f64::from(self.patience_seats) * every)
     }
+
+    /// After how many nanoseconds with waiters the newest goes first; `None`: never.
+    pub(crate) fn lifo_after(&self, patience: f64, every: f64) -> Option<f64> {
+        match self.order {
+            Order::Fifo => None,
+            Order::AdaptiveLifo { after: Some(after) } => Some(after.as_secs_f64() * 1e9),
+            Order::AdaptiveLifo { after: None } => Some((32.0 * every).max(1e9).min(patience)),
+        }
+    }
+
+    /// The most seats of `seats` that the class may fill, of a limit.
+    pub(crate) fn usable(&self, limit: usize, seats: usize) -> usize {
+        self.cap(limit).min(self.ceiling(limit)).min(seats)
+    }
+}
+
+/// How many can be served within `patience`.
+pub(crate) fn servable(seats: usize, patience: f64, hold: f64) -> f64 {
+    seats as f64 * patience / hold.max(1.0)
 }

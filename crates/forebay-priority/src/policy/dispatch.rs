@@ -19,6 +19,7 @@ impl<T, P> Scheduler<T, P> {
         if self.waiting == 0 {
             return;
         }
+        self.look(now);
         self.accrue(now);
         while self.waiting > 0 && self.in_flight < self.limit {
             if !effects.room() {
@@ -32,6 +33,7 @@ impl<T, P> Scheduler<T, P> {
 
     /// Accounts for the time until now; call it before anything changes. O(classes).
     pub(crate) fn advance(&mut self, now: Tick) {
+        self.look(now);
         if self.waiting > 0 {
             self.accrue(now);
         }
@@ -49,8 +51,8 @@ impl<T, P> Scheduler<T, P> {
         }
     }
 
-    /// The most urgent class that is owed of its reserved share; else the most urgent that may have a seat. Whoever is
-    /// too late on the way is refused.
+    /// The first class; then the most urgent of the others that is owed of its reserved share; then the most urgent that may
+    /// have a seat. A waiter that is too late is refused on the way.
     fn next(
         &mut self,
         now: Tick,
@@ -58,38 +60,61 @@ impl<T, P> Scheduler<T, P> {
         effects: &mut Effects<T>,
     ) -> Option<(u32, P)> {
         'again: loop {
-            for owed in [true, false] {
-                for class in 0..self.classes.len() {
-                    let state = &self.classes[class];
-                    if owed && !state.owed() {
-                        continue;
+            let others = 1..self.classes.len();
+            let order = [(0, false)].into_iter();
+            let order =
+                order.chain(others.clone().map(|class| (class, true))).chain(others.map(|class| (class, false)));
+            for (class, owed) in order {
+                if owed && !self.is_owed(class) {
+                    continue;
+                }
+                let Some(index) = self.front(now, class) else { continue };
+                if let Some(reason) = self.too_late(now, index) {
+                    if !effects.room() {
+                        effects.set_more();
+                        return None;
                     }
-                    let Some(index) = state.flows.front(state.lifo(now, &self.slab), &self.slab) else { continue };
-                    if let Some(reason) = self.too_late(now, index) {
-                        if !effects.room() {
-                            effects.set_more();
-                            return None;
-                        }
-                        self.refuse(index, reason, effects);
-                        continue 'again;
+                    self.refuse(index, reason, effects);
+                    continue 'again;
+                }
+                let cost = self.slab.at(index).cost;
+                if !self.fits_class(class, cost) {
+                    continue; // at its own cap, it blocks nobody
+                }
+                if !self.fits_house(class, cost) {
+                    return None; // the free seats are kept until there are enough: else it would never start
+                }
+                if let Some(place) = reserve(class) {
+                    if owed {
+                        self.classes[class].owed_cost = cost as usize;
                     }
-                    let cost = self.slab.at(index).cost;
-                    if !self.fits_class(class, cost) {
-                        continue; // at its own cap, it blocks nobody
-                    }
-                    if !self.fits_house(class, cost) {
-                        return None; // the free seats are kept until there are enough: else it would never start
-                    }
-                    if let Some(place) = reserve(class) {
-                        if owed {
-                            self.classes[class].owed_cost = cost as usize;
-                        }
-                        return Some((index, place));
-                    }
+                    return Some((index, place));
                 }
             }
             return None;
         }
+    }
+
+    /// The waiter of a class that goes first.
+    fn front(&self, now: Tick, class: usize) -> Option<u32> {
+        let flows = &self.classes[class].flows;
+        if flows.is_empty() {
+            return None;
+        }
+        let lifo = self.classes[class].lifo(now, &self.slab);
+        flows.front(lifo, &self.slab, |entry| self.fits_tenant(entry))
+    }
+
+    /// Whether the class is to have a seat of its reserved share: it is due, and no more urgent class that waits has fared
+    /// worse of late. Else a thin class would be served whole by its share while a more urgent one is refused.
+    fn is_owed(&self, class: usize) -> bool {
+        self.classes[class].owed() && self.is_behind(class)
+    }
+
+    /// Whether no more urgent class that waits has fared worse of late.
+    pub(super) fn is_behind(&self, class: usize) -> bool {
+        let (urgent, own) = (&self.classes[..class], &self.classes[class]);
+        urgent.iter().all(|other| other.is_ahead_of(own))
     }
 
     /// Why this waiter need not be started any more.
@@ -104,7 +129,7 @@ impl<T, P> Scheduler<T, P> {
         if deadline <= now {
             return Some(Reason::DeadlineExceeded);
         }
-        if arrived.after(class.rule.queue_timeout) <= now {
+        if arrived.plus(class.patience) <= now {
             return Some(Reason::QueueTimeout);
         }
         (!class.probe(now)).then_some(Reason::DeadlineInfeasible)
@@ -117,21 +142,21 @@ impl<T, P> Scheduler<T, P> {
         entry.state = State::Refused(reason);
         effects.push(entry.waiter.take());
         let class = usize::from(entry.class);
-        self.classes[class].counts.refused += 1;
+        self.classes[class].refused();
     }
 
     fn grant(&mut self, now: Tick, index: u32, place: P, effects: &mut Effects<T>) {
         self.unlink(index);
         let entry = self.slab.at_mut(index);
-        let (number, cost, account) = (usize::from(entry.class), entry.cost, entry.account);
+        let (number, cost, account, tenant) = (usize::from(entry.class), entry.cost, entry.account, entry.tenant);
         let class = &mut self.classes[number];
-        let charge = (class.hold.or(self.expected_hold) as u64).saturating_mul(cost.into());
+        let charge = (class.hold.or(self.pace.hold()) as u64).saturating_mul(cost.into());
         class.flows.charge(account, charge);
         entry.charged = charge;
         entry.state = State::Granted;
         entry.since = now;
         entry.place = Some(place);
         effects.push(entry.waiter.take());
-        self.seat(number, cost);
+        self.seat(number, cost, tenant, now);
     }
 }

@@ -41,8 +41,40 @@ impl Average {
         if self.warm() { self.value + (2.0 * self.deviation).min(self.value / 2.0) } else { 0.0 }
     }
 
+    /// Nanoseconds: the mean so far, which may be of a few samples only; at first the expectation.
+    pub(crate) const fn so_far(&self) -> f64 {
+        self.value
+    }
+
     pub(crate) const fn warm(&self) -> bool {
         self.samples >= WARM
+    }
+}
+
+/// The grants of all seats that are held, for their mean age: exchanges that have not ended yet say most while few have,
+/// as the first to end are the shortest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ages {
+    held: u64,
+    granted: u128,
+}
+
+impl Ages {
+    pub(super) const NONE: Self = Self { held: 0, granted: 0 };
+
+    pub(super) fn add(&mut self, granted: Tick) {
+        self.held += 1;
+        self.granted += u128::from(granted.0);
+    }
+
+    pub(super) fn remove(&mut self, granted: Tick) {
+        self.held = self.held.saturating_sub(1);
+        self.granted = self.granted.saturating_sub(u128::from(granted.0));
+    }
+
+    /// Nanoseconds; 0 where no seat is held.
+    pub(super) fn mean(&self, now: Tick) -> f64 {
+        if self.held == 0 { 0.0 } else { (now.0 as f64 - self.granted as f64 / self.held as f64).max(0.0) }
     }
 }
 

@@ -10,7 +10,7 @@
 //! all six has one share and not six. It is kept in two rows of 1024 cells, of which the lesser counts (a count-min sketch:
 //! Cormode and Muthukrishnan, Journal of Algorithms 55, 2005): also this does not grow with tenants.
 
-use super::slab::{List, Slab};
+use super::slab::{Entry, List, Slab};
 use super::tick::Tick;
 
 const TENANTS: usize = 64;
@@ -76,11 +76,12 @@ impl Flows {
         }
     }
 
-    /// Who is next: at the front of each flow stands the oldest, or in LIFO order the newest; of those, whose tenant has
-    /// the least virtual start. O(flows in use).
-    pub(super) fn front<T, P>(&self, lifo: bool, slab: &Slab<T, P>) -> Option<u32> {
+    /// Who is next: at the front of each flow stands the oldest, or in LIFO order the newest; of those that `may` go, whose
+    /// tenant has the least virtual start. O(flows in use).
+    pub(super) fn front<T, P>(&self, lifo: bool, slab: &Slab<T, P>, may: impl Fn(&Entry<T, P>) -> bool) -> Option<u32> {
         let front = |flow: usize| if lifo { self.flows[flow].tail } else { self.flows[flow].head };
-        self.busy().map(front).min_by_key(|&index| self.start(slab.at(index).account))
+        let fronts = self.busy().map(front).filter(|&index| may(slab.at(index)));
+        fronts.min_by_key(|&index| self.start(slab.at(index).account))
     }
 
     fn start(&self, account: Account) -> u64 {

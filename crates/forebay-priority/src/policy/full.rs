@@ -2,6 +2,7 @@
 
 use forebay_core::Reason;
 
+use super::class::ClassState;
 use super::effects::Effects;
 use super::flows::account;
 use super::scheduler::{Ask, Scheduler};
@@ -9,33 +10,51 @@ use super::slab::Ticket;
 use super::tick::Tick;
 use crate::config::OnFull;
 
+/// More urgent load than this share of the seats counts as this much: a prediction is never endless.
+const FULL: f64 = 0.95;
+
 impl<T, P> Scheduler<T, P> {
     /// How long a newcomer of this class will wait, in nanoseconds, for what is known: the seats wanted ahead of it, over
     /// the seats that come free, less what more urgent newcomers will take. `None` before enough has been measured.
     ///
     /// O(classes).
     pub(super) fn predicted_wait(&self, class: usize, now: Tick, own: usize) -> Option<f64> {
-        if !self.hold.warm() {
+        if !self.pace.warm() {
             return None;
         }
         let state = &self.classes[class];
         let hold = self.mean_hold();
         let urgent = &self.classes[..class];
-        let busy: f64 = urgent.iter().map(|c| c.arrivals.per_second() * c.hold.or(hold) / 1e9).sum();
-        let rho = (busy / self.limit.max(1) as f64).min(0.95);
+        let busy = |classes: &[ClassState]| {
+            let busy: f64 = classes.iter().map(|c| c.arrivals.per_second() * c.hold.or(hold) / 1e9).sum();
+            (busy / self.seats().max(1) as f64).min(FULL)
+        };
+        let rho = busy(urgent);
         let before: usize = urgent.iter().map(|c| c.counts.queued).sum();
         let ahead = before + if state.lifo(now, &self.slab) { 0 } else { own };
-        let seats = state.cap.min(state.ceiling).max(1) as f64;
-        let wait = ahead as f64 * hold / (seats * (1.0 - rho));
-        let share = state.share;
-        Some(if share > 0.0 { wait.min(own as f64 * hold / share) } else { wait })
+        let in_order = ahead as f64 * hold / (state.usable.max(1) as f64 * (1.0 - rho));
+        // Its reserved share is what it gets of what the first class leaves, while it may be owed.
+        let first = if class == 0 { FULL } else { busy(&self.classes[..1]) };
+        let by_share = own as f64 * hold / (state.share * (1.0 - first));
+        let shared = state.share > 0.0 && first < FULL && self.is_behind(class);
+        Some(if shared { in_order.min(by_share) } else { in_order })
+    }
+
+    /// Whether enough has been measured to predict by it.
+    pub(crate) const fn predicts(&self) -> bool {
+        self.pace.warm()
+    }
+
+    /// How long a newcomer of each class will wait, as far as is known: for who chooses a class by it.
+    pub(crate) fn predicted_waits(&self, now: Tick) -> impl Iterator<Item = Option<f64>> + '_ {
+        let queued = self.classes.iter().map(|class| class.counts.queued);
+        queued.enumerate().map(move |(class, own)| self.predicted_wait(class, now, own))
     }
 
     /// Nanoseconds until those who wait in this class and the more urgent ones will have been served: for `Retry-After`.
     pub(crate) fn drain_time(&self, class: usize) -> f64 {
         let ahead: usize = self.classes[..=class].iter().map(|c| c.counts.queued).sum();
-        let seats = self.classes[class].cap.min(self.classes[class].ceiling).max(1);
-        ahead as f64 * self.mean_hold() / seats as f64
+        ahead as f64 * self.mean_hold() / self.classes[class].usable.max(1) as f64
     }
 
     /// Why a newcomer need not even be put in its queue: no seat is free for anybody, its queue is full, and it would be
@@ -45,8 +64,7 @@ impl<T, P> Scheduler<T, P> {
     pub(super) fn turns_away(&mut self, now: Tick, ask: &Ask, flow: u8) -> Option<Reason> {
         let state = &self.classes[ask.class];
         let settled = self.in_flight >= self.limit && !self.flushing && !self.trimming;
-        let length = state.rule.queue_length(self.limit, self.mean_hold());
-        if !settled || state.flows.is_empty() || state.counts.waiting < length {
+        if !settled || state.flows.is_empty() || state.counts.waiting < state.length {
             return None;
         }
         if self.on_full == OnFull::EvictLower && (state.lifo(now, &self.slab) || !state.flows.is_longest_with(flow)) {
@@ -77,8 +95,7 @@ impl<T, P> Scheduler<T, P> {
             return Err(Reason::DeadlineInfeasible);
         }
         let full = if self.limit == 0 { Reason::NoCapacity } else { Reason::QueueFull };
-        let length = self.classes[class].rule.queue_length(self.limit, self.mean_hold());
-        if self.classes[class].counts.waiting > length {
+        if self.classes[class].counts.waiting > self.classes[class].length {
             self.evict(now, class, flow, ticket, full, effects)?;
         }
         if self.waiting > self.max_queued {
@@ -116,8 +133,7 @@ impl<T, P> Scheduler<T, P> {
             && let Some(index) = self.classes[class].flows.oldest(flow)
         {
             let entry = self.slab.at(index);
-            let reason = match (entry.deadline <= now, entry.since.after(self.classes[class].rule.queue_timeout) <= now)
-            {
+            let reason = match (entry.deadline <= now, entry.since.plus(self.classes[class].patience) <= now) {
                 (true, _) => Reason::DeadlineExceeded,
                 (false, true) => Reason::QueueTimeout,
                 (false, false) => return,
@@ -129,11 +145,8 @@ impl<T, P> Scheduler<T, P> {
     /// Empties the queues (a drain), or cuts those that a live change has made too short.
     pub(super) fn cut(&mut self, now: Tick, effects: &mut Effects<T>) {
         for class in 0..self.classes.len() {
-            let (reason, most) = if self.flushing {
-                (Reason::ShuttingDown, 0)
-            } else {
-                (Reason::Evicted, self.classes[class].rule.queue_length(self.limit, self.mean_hold()))
-            };
+            let (reason, most) =
+                if self.flushing { (Reason::ShuttingDown, 0) } else { (Reason::Evicted, self.classes[class].length) };
             while self.classes[class].counts.waiting > most {
                 let state = &self.classes[class];
                 let Some(last) = state.flows.last(state.lifo(now, &self.slab), None) else { break };

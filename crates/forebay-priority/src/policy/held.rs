@@ -6,10 +6,11 @@ use super::tick::Tick;
 
 impl<T, P> Scheduler<T, P> {
     /// Notes a seat, if its class has a `max_hold`.
-    pub(super) fn hold_seat(&mut self, granted: Tick, class: usize, cost: u32) -> Option<Ticket> {
+    pub(super) fn hold_seat(&mut self, granted: Tick, class: usize, cost: u32, tenant: u64) -> Option<Ticket> {
         let until = granted.plus(self.classes[class].max_hold()?);
         let ticket = self.held.insert(class as u8, cost, granted, until, ());
-        self.held.at_mut(ticket.index).state = State::Held;
+        let entry = self.held.at_mut(ticket.index);
+        (entry.state, entry.tenant) = (State::Held, tenant);
         // Grants are not always collected in their order.
         self.classes[class].held.insert_by_deadline(&mut self.held, ticket.index);
         Some(ticket)
@@ -51,9 +52,9 @@ impl<T, P> Scheduler<T, P> {
                     break;
                 }
                 entry.state = State::Revoked;
-                let cost = entry.cost;
+                let (cost, tenant) = (entry.cost, entry.tenant);
                 self.classes[class].held.unlink(&mut self.held, oldest);
-                self.unseat(class, cost);
+                self.unseat(class, cost, tenant);
                 self.revoked += 1;
             }
         }

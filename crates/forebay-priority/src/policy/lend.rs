@@ -2,6 +2,7 @@
 
 use super::room::{CLASSES, MOST, Room};
 use super::scheduler::{Scheduler, Taken};
+use super::tenants::NOBODY;
 use super::tick::Tick;
 
 impl<T, P> Scheduler<T, P> {
@@ -16,7 +17,8 @@ impl<T, P> Scheduler<T, P> {
     }
 
     fn free(&self) -> Option<Room> {
-        if self.draining || self.limit > MOST || self.classes.len() > CLASSES {
+        let counted = self.draining || self.pace.cold() || self.tenants.bounded();
+        if counted || self.limit > MOST || self.classes.len() > CLASSES {
             return None;
         }
         let mut room = Room::open(self.limit.checked_sub(self.in_flight)?);
@@ -47,6 +49,7 @@ impl<T, P> Scheduler<T, P> {
         let class = &mut self.classes[class];
         class.counts.offered += taken;
         class.counts.admitted += taken;
+        class.admitted(taken);
         class.counts.done += done;
         class.arrivals.count(u32::try_from(taken).unwrap_or(u32::MAX));
     }
@@ -55,12 +58,12 @@ impl<T, P> Scheduler<T, P> {
 impl Taken {
     /// Seats that nobody waited for, and that may be held for as long as they are needed.
     pub(crate) const fn bare(class: u8, cost: u32, granted: Tick) -> Self {
-        Self { class, account: None, cost, charged: 0, granted, held: None }
+        Self { class, account: None, tenant: NOBODY, cost, charged: 0, granted, held: None }
     }
 
     /// Whether it is no more than [`bare`](Self::bare) makes.
     pub(crate) const fn is_bare(&self) -> bool {
-        self.account.is_none() && self.held.is_none()
+        self.account.is_none() && self.held.is_none() && self.tenant == NOBODY
     }
 
     /// Whether it may be given back to a loan: one seat, and nothing to be learned from how long it was held.

@@ -9,10 +9,12 @@ mod flows;
 mod full;
 mod held;
 mod lend;
+mod pace;
 mod raise;
 mod room;
 mod scheduler;
 mod slab;
+mod tenants;
 #[cfg(test)]
 mod tests;
 mod tick;

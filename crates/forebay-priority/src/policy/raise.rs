@@ -13,7 +13,7 @@ impl<T, P> Scheduler<T, P> {
         if entry.state != State::Waiting || class >= from {
             return false;
         }
-        let length = self.classes[class].rule.queue_length(self.limit, self.mean_hold());
+        let length = self.classes[class].length;
         if self.classes[class].counts.waiting >= length || cost > self.most(class) {
             return false;
         }

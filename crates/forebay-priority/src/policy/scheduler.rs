@@ -2,10 +2,11 @@ use forebay_core::Reason;
 
 use super::class::{ClassCounts, ClassState};
 use super::effects::Effects;
-use super::estimate::Average;
 use super::flows::{Account, account};
 use super::held::Held;
+use super::pace::Pace;
 use super::slab::{Slab, State, Ticket};
+use super::tenants::Tenants;
 use super::tick::{Tick, nanos};
 use crate::config::{ClassConfig, OnFull, PriorityConfig};
 
@@ -27,6 +28,8 @@ pub(crate) struct Taken {
     pub(crate) class: u8,
     /// The account that was charged; `None`: it never waited.
     pub(super) account: Option<Account>,
+    /// Its tenant, if the seats of each are bounded.
+    pub(super) tenant: u64,
     pub(crate) cost: u32,
     pub(super) charged: u64,
     /// When it was granted; never: the clock was not looked at. Not an `Option`, as it is moved with each body.
@@ -78,8 +81,8 @@ pub(crate) struct Scheduler<T, P> {
     pub(super) waiting: usize,
     pub(super) on_full: OnFull,
     pub(super) max_queued: usize,
-    pub(super) hold: Average,
-    pub(super) expected_hold: f64,
+    pub(super) pace: Pace,
+    pub(super) tenants: Tenants,
     pub(super) classes: Vec<ClassState>,
     pub(super) slab: Slab<T, P>,
     pub(super) held: Held,
@@ -102,17 +105,16 @@ impl<T, P> Scheduler<T, P> {
     pub(crate) fn new(config: &PriorityConfig) -> Self {
         let limit = config.seats();
         let (hold, head) = (nanos(config.expected_hold), nanos(config.expected_head));
-        let most = config.classes.iter().map(|class| class.queue_length(limit, hold as f64)).sum::<usize>();
         let mut scheduler = Self {
             limit,
             in_flight: 0,
             waiting: 0,
             on_full: config.on_full,
             max_queued: config.max_queued.unwrap_or(usize::MAX),
-            hold: Average::expecting(hold),
-            expected_hold: hold as f64,
+            pace: Pace::expecting(hold),
+            tenants: Tenants::new(config.max_share),
             classes: config.classes.iter().map(|rule| ClassState::new(rule.clone(), hold, head)).collect(),
-            slab: Slab::with_capacity(most.saturating_add(limit).min(PREALLOCATED)),
+            slab: Slab::with_capacity(0),
             held: Held::with_capacity(0),
             accrued: Tick::ZERO,
             draining: false,
@@ -121,6 +123,8 @@ impl<T, P> Scheduler<T, P> {
             revoked: 0,
         };
         scheduler.set_limit(limit);
+        let most: usize = scheduler.classes.iter().map(|class| class.length).sum();
+        scheduler.slab = Slab::with_capacity(most.saturating_add(limit).min(PREALLOCATED));
         scheduler
     }
 
@@ -128,7 +132,7 @@ impl<T, P> Scheduler<T, P> {
     /// call `offer`. O(1).
     pub(crate) fn try_admit(&mut self, ask: &Ask, reserve: &mut impl FnMut(usize) -> Option<P>) -> Option<(Taken, P)> {
         let timed = ask.deadline != Tick::NEVER || self.classes[ask.class].rule.max_hold.is_some();
-        if timed || self.waiting > 0 || self.draining {
+        if timed || self.pace.cold() || self.waiting > 0 || self.draining {
             return None;
         }
         let admitted = self.take(ask, None, reserve)?;
@@ -201,7 +205,7 @@ impl<T, P> Scheduler<T, P> {
     }
 
     fn refuse_newcomer(&mut self, class: usize, reason: Reason) -> Offer<P> {
-        self.classes[class].counts.refused += 1;
+        self.classes[class].refused();
         Offer::Refused(reason)
     }
 
@@ -212,14 +216,16 @@ impl<T, P> Scheduler<T, P> {
         now: Option<Tick>,
         reserve: &mut impl FnMut(usize) -> Option<P>,
     ) -> Option<(Taken, P)> {
-        if self.in_flight >= self.limit || !self.fits(ask.class, ask.cost) {
+        let tenant = self.tenants.of(ask.tenant);
+        let fits = self.fits(ask.class, ask.cost) && self.tenants.fits(tenant, ask.cost, self.seats());
+        if self.in_flight >= self.limit || !fits {
             return None;
         }
         let place = reserve(ask.class)?;
-        self.seat(ask.class, ask.cost);
-        let held = now.and_then(|now| self.hold_seat(now, ask.class, ask.cost));
-        let (class, cost) = (ask.class as u8, ask.cost);
-        Some((Taken { class, account: None, cost, charged: 0, granted: now.unwrap_or(Tick::NEVER), held }, place))
+        let (class, cost, granted) = (ask.class as u8, ask.cost, now.unwrap_or(Tick::NEVER));
+        self.seat(ask.class, cost, tenant, granted);
+        let held = now.and_then(|now| self.hold_seat(now, ask.class, cost, tenant));
+        Some((Taken { class, account: None, tenant, cost, charged: 0, granted, held }, place))
     }
 
     /// Whether the class, and all together, may have so many seats more.
@@ -240,14 +246,18 @@ impl<T, P> Scheduler<T, P> {
         self.in_flight == 0 || self.in_flight + cost as usize <= self.classes[class].ceiling
     }
 
-    pub(super) fn seat(&mut self, class: usize, cost: u32) {
-        let counts = &mut self.classes[class].counts;
-        counts.in_flight += cost as usize;
-        counts.admitted += 1;
+    pub(super) fn seat(&mut self, class: usize, cost: u32, tenant: u64, granted: Tick) {
+        let class = &mut self.classes[class];
+        class.counts.in_flight += cost as usize;
+        class.counts.admitted += 1;
+        class.admitted(1);
         self.in_flight += cost as usize;
+        self.tenants.take(tenant, cost);
+        self.pace.begin(granted);
     }
 
-    pub(super) fn unseat(&mut self, class: usize, cost: u32) {
+    pub(super) fn unseat(&mut self, class: usize, cost: u32, tenant: u64) {
+        self.tenants.give(tenant, cost);
         let counts = &mut self.classes[class].counts;
         debug_assert!(counts.in_flight >= cost as usize && self.in_flight >= cost as usize);
         counts.in_flight = counts.in_flight.saturating_sub(cost as usize);
@@ -261,6 +271,7 @@ impl<T, P> Scheduler<T, P> {
             self.classes.iter_mut().for_each(|class| class.arrivals.advance(now));
         }
         let ticket = self.slab.insert(ask.class as u8, ask.cost, now, ask.deadline, waiter);
+        self.slab.at_mut(ticket.index).tenant = self.tenants.of(ask.tenant);
         self.join(now, ask.class, flow, account(ask.tenant), ticket.index);
         ticket
     }
@@ -293,11 +304,11 @@ impl<T, P> Scheduler<T, P> {
         let Some(entry) = self.slab.get_mut(ticket) else { return Polled::Gone };
         match entry.state {
             State::Granted => {
-                let (class, cost, granted) = (entry.class, entry.cost, entry.since);
+                let (class, cost, granted, tenant) = (entry.class, entry.cost, entry.since, entry.tenant);
                 let (account, charged) = (Some(entry.account), entry.charged);
                 let Some(place) = self.slab.remove(ticket.index).1 else { return Polled::Gone };
-                let held = self.hold_seat(granted, usize::from(class), cost);
-                Polled::Granted(Taken { class, account, cost, charged, granted, held }, place)
+                let held = self.hold_seat(granted, usize::from(class), cost, tenant);
+                Polled::Granted(Taken { class, account, tenant, cost, charged, granted, held }, place)
             }
             State::Refused(reason) => {
                 drop(self.slab.remove(ticket.index)); // its waiter was taken when it was refused
@@ -318,15 +329,15 @@ impl<T, P> Scheduler<T, P> {
         if let Some(entry) = self.slab.get_mut(ticket)
             && entry.state == State::Waiting
         {
-            let timeout = self.classes[usize::from(entry.class)].rule.queue_timeout;
-            let reason = match (entry.deadline <= now, entry.since.after(timeout) <= now) {
+            let patience = self.classes[usize::from(entry.class)].patience;
+            let reason = match (entry.deadline <= now, entry.since.plus(patience) <= now) {
                 (true, _) => Reason::DeadlineExceeded,
                 (false, true) => Reason::QueueTimeout,
                 (false, false) => return Polled::Waiting,
             };
             let class = usize::from(entry.class);
             self.unlink(ticket.index);
-            self.classes[class].counts.refused += 1;
+            self.classes[class].refused();
             // Its own waiter is the one that asks: it need not be woken. Its drop runs no foreign code but a waker's.
             self.slab.at_mut(ticket.index).state = State::Refused(reason);
         }
@@ -343,8 +354,7 @@ impl<T, P> Scheduler<T, P> {
     pub(crate) fn alarm(&mut self, ticket: Ticket) -> Tick {
         match self.slab.get_mut(ticket) {
             Some(entry) => {
-                let timeout = self.classes[usize::from(entry.class)].rule.queue_timeout;
-                let up = entry.since.after(timeout).min(entry.deadline);
+                let up = entry.since.plus(self.classes[usize::from(entry.class)].patience).min(entry.deadline);
                 up.min(self.next_reap())
             }
             None => Tick::ZERO,
@@ -363,13 +373,15 @@ impl<T, P> Scheduler<T, P> {
     pub(crate) fn cancel(&mut self, ticket: Ticket) -> (Option<T>, Option<P>) {
         let Some(entry) = self.slab.get_mut(ticket) else { return (None, None) };
         let (class, cost, account, charged) = (usize::from(entry.class), entry.cost, entry.account, entry.charged);
+        let (tenant, granted) = (entry.tenant, entry.since);
         match entry.state {
             State::Waiting => {
                 self.unlink(ticket.index);
                 self.classes[class].counts.cancelled += 1;
             }
             State::Granted => {
-                self.unseat(class, cost);
+                self.unseat(class, cost, tenant);
+                self.pace.end(granted, None);
                 // It was never served, so it counts as cancelled, not as admitted.
                 let class = &mut self.classes[class];
                 class.counts.admitted -= 1;
@@ -388,7 +400,7 @@ impl<T, P> Scheduler<T, P> {
         self.classes[index].counts.done += u64::from(done);
         if let (Some(now), Some(granted)) = (now, taken.granted()) {
             let actual = now.since(granted);
-            self.hold.add(actual);
+            self.pace.end(granted, Some(actual));
             let class = &mut self.classes[index];
             class.arrivals.advance(now);
             class.hold.add(actual);
@@ -397,7 +409,7 @@ impl<T, P> Scheduler<T, P> {
             }
         }
         if self.let_go(&taken) {
-            self.unseat(index, taken.cost);
+            self.unseat(index, taken.cost, taken.tenant);
         }
     }
 
@@ -416,6 +428,8 @@ impl<T, P> Scheduler<T, P> {
         let counts = &mut class.counts;
         counts.in_flight = counts.in_flight.saturating_sub(taken.cost as usize) + cost as usize;
         self.in_flight = self.in_flight.saturating_sub(taken.cost as usize) + cost as usize;
+        self.tenants.take(taken.tenant, cost);
+        self.tenants.give(taken.tenant, taken.cost);
         self.resize_held(taken, cost);
         taken.cost = cost;
     }
@@ -432,13 +446,48 @@ impl<T, P> Scheduler<T, P> {
     /// A new shared limit; 0 pauses. Seats above it stay until they are released. `settle` next.
     pub(crate) fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
-        self.classes.iter_mut().for_each(|class| class.derive(limit));
+        self.derive();
+    }
+
+    /// The places that the backends have, all together. `settle` next.
+    pub(crate) fn set_places(&mut self, places: usize) {
+        if places != self.pace.places() {
+            self.pace.set_places(places);
+            self.derive();
+        }
+    }
+
+    fn derive(&mut self) {
+        let seats = self.seats();
+        self.classes.iter_mut().for_each(|class| class.derive(self.limit, seats));
+        self.keep_pace();
+    }
+
+    /// Of the limit, the seats that the backends have a place for.
+    pub(crate) const fn seats(&self) -> usize {
+        self.pace.seats(self.limit)
+    }
+
+    /// Looks at how long seats are held, and so how long each class waits. O(classes).
+    pub(super) fn look(&mut self, now: Tick) {
+        self.pace.look(now);
+        self.keep_pace();
+    }
+
+    fn keep_pace(&mut self) {
+        let (hold, every) = (self.pace.hold(), self.every());
+        self.classes.iter_mut().for_each(|class| class.look(hold, every));
+    }
+
+    /// Nanoseconds between two seats that come free, when all are taken.
+    pub(crate) fn every(&self) -> f64 {
+        self.pace.hold() / self.seats().max(1) as f64
     }
 
     /// A new rule for a class; queues that are now too long are cut by `settle`.
     pub(crate) fn set_class(&mut self, class: usize, rule: ClassConfig) {
         self.classes[class].rule = rule;
-        self.classes[class].derive(self.limit);
+        self.derive();
         self.trimming = true;
     }
 
@@ -474,7 +523,13 @@ impl<T, P> Scheduler<T, P> {
 
     /// How long a seat is held, in nanoseconds: measured, or expected.
     pub(crate) const fn mean_hold(&self) -> f64 {
-        self.hold.or(self.expected_hold)
+        self.pace.hold()
+    }
+
+    /// For tests: takes `hold` nanoseconds for what was measured, and lends seats from now on.
+    #[cfg(test)]
+    pub(crate) fn pin_hold(&mut self, hold: u64, lends: bool) {
+        self.pace.pin(hold, lends);
     }
 
     #[cfg(test)]

@@ -1,6 +1,7 @@
 use forebay_core::Reason;
 
 use super::flows::Account;
+use super::tenants::NOBODY;
 use super::tick::Tick;
 
 /// No entry: the end of a list.
@@ -43,6 +44,8 @@ pub(super) struct Entry<T, P> {
     generation: u32,
     pub(super) class: u8,
     pub(super) flow: u8,
+    /// Its tenant, if the seats of each are bounded.
+    pub(super) tenant: u64,
     /// Its tenant's virtual start is kept there.
     pub(super) account: Account,
     pub(super) state: State,
@@ -135,6 +138,7 @@ impl<T, P> Slab<T, P> {
             generation: 0,
             class,
             flow: 0,
+            tenant: NOBODY,
             account: [0; 2],
             state: State::Waiting,
             waiter: Some(waiter),

@@ -14,12 +14,16 @@ use tower::{Layer as _, Service, ServiceExt as _};
 
 pub type Answer = Response<PriorityBody<Scripted>>;
 
-/// So many seats, queues of so many, no reserved shares, first come first served.
+/// So many seats, queues of so many, no reserved shares, first come first served; timeouts of 0.5, 1, 3 and 10 s,
+/// whatever the hold.
 pub fn config(seats: usize, queue: usize) -> PriorityConfig {
     let mut config = PriorityConfig::four_class(seats);
     for class in &mut config.classes {
         (class.queue, class.reserved) = (QueueLength::Fixed(queue), 0.0);
         class.order = forebay_priority::Order::Fifo;
+    }
+    for (class, millis) in config.classes.iter_mut().zip([500, 1000, 3000, 10_000]) {
+        (class.queue_timeout, class.patience_seats) = (Duration::from_millis(millis), 0);
     }
     config
 }

@@ -2,9 +2,10 @@
 
 use forebay_core::Reason;
 
-use crate::config::{OnFull, PriorityConfig};
+use crate::config::{OnFull, Order, PriorityConfig};
 use crate::policy::class::BEGIN;
 use crate::policy::flows::{COMMON, account, hand};
+use crate::policy::pace::HANGS;
 use crate::policy::scheduler::Ask;
 use crate::policy::tick::{Tick, nanos};
 
@@ -45,6 +46,13 @@ pub(super) struct Model {
     starts: Vec<Vec<u64>>,
     virtual_now: Vec<u64>,
     joined: usize,
+    pub(super) places: usize,
+    /// Whether the age of held seats is known: while few exchanges have ended.
+    pub(super) ages: bool,
+    /// The hold, as it was when the scheduler looked last.
+    hold: f64,
+    /// The recent share of each class that was served.
+    served: Vec<f64>,
 }
 
 impl Model {
@@ -63,6 +71,10 @@ impl Model {
             starts: vec![vec![0; 2049]; classes],
             virtual_now: vec![0; classes],
             joined: 0,
+            places: usize::MAX,
+            ages: false,
+            hold: nanos(config.expected_hold) as f64,
+            served: vec![1.0; classes],
         }
     }
 
@@ -87,12 +99,60 @@ impl Model {
         self.requests.iter().filter(holds).map(|request| request.ask.cost as usize).sum()
     }
 
+    fn seats(&self) -> usize {
+        self.limit.min(self.places)
+    }
+
+    fn every(&self) -> f64 {
+        self.hold / self.seats().max(1) as f64
+    }
+
+    fn patience(&self, class: usize) -> u64 {
+        let rule = &self.config.classes[class];
+        (rule.queue_timeout.as_secs_f64() * 1e9).max(f64::from(rule.patience_seats) * self.every()) as u64
+    }
+
+    /// What is known of the hold: what was expected, or the mean age of what is held.
+    fn look(&mut self, now: Tick) {
+        let holds = |request: &&Request| matches!(request.state, State::Granted | State::Running | State::Revoked);
+        let held: Vec<_> = self.requests.iter().filter(holds).map(|request| u128::from(request.granted.0)).collect();
+        let mean = if held.is_empty() || !self.ages {
+            0.0
+        } else {
+            (now.0 as f64 - held.iter().sum::<u128>() as f64 / held.len() as f64).max(0.0)
+        };
+        self.hold = mean.min(HANGS).max(nanos(self.config.expected_hold) as f64);
+    }
+
+    fn refuse(&mut self, id: usize, reason: Reason) {
+        self.requests[id].state = State::Refused(reason);
+        let class = self.requests[id].ask.class;
+        self.served[class] -= self.served[class] / 128.0;
+    }
+
+    fn admit(&mut self, class: usize) {
+        self.served[class] = 1.0 - (1.0 - self.served[class]) * (127.0 / 128.0);
+    }
+
     fn lifo(&self, class: usize, now: Tick) -> bool {
-        let after = self.config.classes[class].lifo_after();
-        let long = after.is_some_and(|after| now >= self.busy_since[class].after(after));
-        let half = self.config.classes[class].queue_timeout / 2;
+        let (patience, every) = (self.config.classes[class].patience(self.every()), self.every());
+        let after = match self.config.classes[class].order {
+            Order::Fifo => return false,
+            Order::AdaptiveLifo { after: Some(after) } => nanos(after),
+            Order::AdaptiveLifo { after: None } => patience.min((32.0 * every).max(1e9)) as u64,
+        };
         let oldest = self.waiters(class).into_iter().map(|id| self.requests[id].arrived).min();
-        long && oldest.is_some_and(|oldest| now > oldest.after(half))
+        now >= self.busy_since[class].plus(after) && oldest.is_some_and(|oldest| now > oldest.plus(after / 2))
+    }
+
+    /// Whether the tenant of a request may have more seats.
+    fn fits_tenant(&self, ask: &Ask) -> bool {
+        let (Some(share), Some(_)) = (self.config.max_share, ask.tenant) else { return true };
+        let holds = |request: &&Request| {
+            matches!(request.state, State::Granted | State::Running) && request.ask.tenant == ask.tenant
+        };
+        let held: usize = self.requests.iter().filter(holds).map(|request| request.ask.cost as usize).sum();
+        held == 0 || held + ask.cost as usize <= (share * self.seats() as f64).ceil() as usize
     }
 
     fn flow(&self, class: usize, flow: u8) -> Vec<usize> {
@@ -108,7 +168,7 @@ impl Model {
             let waiters = self.flow(class, flow);
             if self.lifo(class, now) { waiters[waiters.len() - 1] } else { waiters[0] }
         };
-        let fronts = self.flows(class).into_iter().map(front);
+        let fronts = self.flows(class).into_iter().map(front).filter(|&id| self.fits_tenant(&self.requests[id].ask));
         fronts.min_by_key(|&id| self.start(class, self.requests[id].ask.tenant))
     }
 
@@ -148,15 +208,17 @@ impl Model {
     }
 
     fn length(&self, class: usize) -> usize {
-        self.config.classes[class].queue_length(self.limit, nanos(self.config.expected_hold) as f64)
+        let rule = &self.config.classes[class];
+        let usable = rule.cap(self.limit).min(rule.ceiling(self.limit)).min(self.seats());
+        rule.queue_length(usable, rule.patience(self.every()), self.hold)
     }
 
     fn over(&self, id: usize, now: Tick) -> Option<Reason> {
         let request = &self.requests[id];
-        let timeout = self.config.classes[request.ask.class].queue_timeout;
+        let patience = self.patience(request.ask.class);
         if request.ask.deadline <= now {
             Some(Reason::DeadlineExceeded)
-        } else if request.arrived.after(timeout) <= now {
+        } else if request.arrived.plus(patience) <= now {
             Some(Reason::QueueTimeout)
         } else {
             None
@@ -164,6 +226,7 @@ impl Model {
     }
 
     pub(super) fn advance(&mut self, now: Tick) {
+        self.look(now);
         if self.waiting() > 0 {
             self.accrue(now);
         }
@@ -176,7 +239,7 @@ impl Model {
         }
         self.accrued = now;
         for class in 0..self.credits.len() {
-            let share = self.config.classes[class].reserved * self.limit as f64;
+            let share = self.config.classes[class].reserved * self.seats() as f64;
             if share > 0.0 {
                 let seats = (share.ceil() as usize).max(self.owed_cost[class]);
                 let held = self.held(Some(class)).min(seats) as f64;
@@ -187,9 +250,11 @@ impl Model {
     }
 
     fn owed(&self, class: usize) -> bool {
-        let share = self.config.classes[class].reserved * self.limit as f64;
+        let share = self.config.classes[class].reserved * self.seats() as f64;
         let seats = (share.ceil() as usize).max(self.owed_cost[class]);
-        share > 0.0 && self.credits[class] >= 0.0 && self.held(Some(class)) < seats
+        let ahead = |urgent| self.waiters(urgent).is_empty() || self.served[class] <= self.served[urgent] + 0.01;
+        let due = self.config.classes[class].reserved > 0.0 && self.credits[class] >= 0.0;
+        due && self.held(Some(class)) < seats && (0..class).all(ahead)
     }
 
     /// Grants and refuses until nothing more can be done.
@@ -197,16 +262,18 @@ impl Model {
         if self.waiting() == 0 {
             return;
         }
+        self.look(now);
         self.accrue(now);
         while self.held(None) < self.limit
             && let Some((id, owed)) = self.next(now)
         {
             let request = &mut self.requests[id];
             let (class, tenant, cost) = (request.ask.class, request.ask.tenant, request.ask.cost);
-            let charged = nanos(self.config.expected_hold) * u64::from(cost);
+            let charged = self.hold as u64 * u64::from(cost);
             (request.state, request.granted, request.charged) = (State::Granted, now, charged);
             self.virtual_now[class] = self.virtual_now[class].max(self.start(class, tenant));
             self.change_start(class, tenant, |start| start + charged);
+            self.admit(class);
             if owed {
                 self.owed_cost[class] = cost as usize;
             }
@@ -215,28 +282,29 @@ impl Model {
 
     fn next(&mut self, now: Tick) -> Option<(usize, bool)> {
         'again: loop {
-            for owed in [true, false] {
-                for class in 0..self.open.len() {
-                    if owed && !self.owed(class) {
-                        continue;
-                    }
-                    let Some(id) = self.front(class, now) else { continue };
-                    // In the very instant in which its time ends, it may still go.
-                    let past = self.over(id, Tick(now.0.saturating_sub(1))).is_some();
-                    if let Some(reason) = self.over(id, now).filter(|_| past) {
-                        self.requests[id].state = State::Refused(reason);
-                        continue 'again;
-                    }
-                    let cost = self.requests[id].ask.cost;
-                    if !self.fits_class(class, cost) {
-                        continue;
-                    }
-                    if !self.fits_house(class, cost) {
-                        return None;
-                    }
-                    if self.open[class] {
-                        return Some((id, owed));
-                    }
+            let mut order = vec![(0, false)];
+            order.extend((1..self.open.len()).map(|class| (class, true)));
+            order.extend((1..self.open.len()).map(|class| (class, false)));
+            for (class, owed) in order {
+                if owed && !self.owed(class) {
+                    continue;
+                }
+                let Some(id) = self.front(class, now) else { continue };
+                // In the very instant in which its time ends, it may still go.
+                let past = self.over(id, Tick(now.0.saturating_sub(1))).is_some();
+                if let Some(reason) = self.over(id, now).filter(|_| past) {
+                    self.refuse(id, reason);
+                    continue 'again;
+                }
+                let cost = self.requests[id].ask.cost;
+                if !self.fits_class(class, cost) {
+                    continue;
+                }
+                if !self.fits_house(class, cost) {
+                    return None;
+                }
+                if self.open[class] {
+                    return Some((id, owed));
                 }
             }
             return None;
@@ -250,12 +318,13 @@ impl Model {
             Request { state: State::Gone, ask, arrived: now, granted: now, flow: None, charged: 0, place: 0 };
         if self.draining || ask.deadline <= now {
             let reason = if self.draining { Reason::ShuttingDown } else { Reason::DeadlineExceeded };
-            request.state = State::Refused(reason);
             self.requests.push(request);
+            self.refuse(id, reason);
             return State::Refused(reason);
         }
         let free = self.held(None) < self.limit && self.fits_class(class, ask.cost) && self.fits_house(class, ask.cost);
-        if self.waiting() == 0 && free && self.open[class] {
+        if self.waiting() == 0 && free && self.fits_tenant(&ask) && self.open[class] {
+            self.admit(class);
             request.state = State::Running;
             self.requests.push(request);
             return State::Running;
@@ -268,7 +337,7 @@ impl Model {
         while let Some(&oldest) = self.flow(class, flow).first()
             && let Some(reason) = self.over(oldest, now)
         {
-            self.requests[oldest].state = State::Refused(reason);
+            self.refuse(oldest, reason);
         }
         if self.waiting() == 0 {
             self.accrued = now;
@@ -316,13 +385,13 @@ impl Model {
 
     fn make_room(&mut self, now: Tick, id: usize) {
         let class = self.requests[id].ask.class;
-        let full = State::Refused(if self.limit == 0 { Reason::NoCapacity } else { Reason::QueueFull });
+        let full = if self.limit == 0 { Reason::NoCapacity } else { Reason::QueueFull };
         let evict = |model: &mut Self, class: usize| {
             let last = model.last(class, now, Some(id)).expect("it is not empty");
             if last == id || model.config.on_full == OnFull::Reject {
-                model.requests[id].state = full;
+                model.refuse(id, full);
             } else {
-                model.requests[last].state = State::Refused(Reason::Evicted);
+                model.refuse(last, Reason::Evicted);
             }
         };
         if self.waiters(class).len() > self.length(class) {
@@ -348,7 +417,7 @@ impl Model {
         if self.requests[id].state == State::Waiting
             && let Some(reason) = self.over(id, now)
         {
-            self.requests[id].state = State::Refused(reason);
+            self.refuse(id, reason);
         }
         self.poll(id)
     }
