@@ -5,6 +5,7 @@ mod callers;
 mod draw;
 mod echo;
 mod frames;
+pub mod hold;
 mod least;
 mod random;
 mod stacks;

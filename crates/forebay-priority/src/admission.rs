@@ -267,9 +267,10 @@ fn ask_scheduler(
             *permit = Some(Permit::new(shared, taken, place, Duration::ZERO, seats));
             Entered::Seated
         }
-        Offered::Queued { ticket, since, alarm } => {
-            let alarm = sleep_until(shared.instant(alarm));
+        Offered::Queued { ticket, since } => {
+            shared.reclaim(); // what comes free may be granted to it before its first poll
             let place = Place::new(shared, &ask, ticket, since);
+            let alarm = sleep_until(place.shared().instant(place.alarm().unwrap_or(Tick::ZERO)));
             Entered::Queued(Box::pin(Turn { place, class, seats, raise: None, new: true, alarm }))
         }
         Offered::Refused(reason, ahead) => {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::{
-    Class, Counted, Deadline, Guarded, NoOverflow, Offloaded, Outcome, Overflow, Protocol, Reason, Rejection,
+    BoxError, Class, Counted, Deadline, NoOverflow, Offloaded, Outcome, Overflow, Protocol, Reason, Rejection,
     RequestHead, ResBody,
 };
 use http::{Method, Request, Response, StatusCode};
@@ -18,9 +18,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
 use crate::admission::{Entered, Seats, Turn, enter};
+use crate::body::{PriorityBody, SeatedBody};
 use crate::permit::Permit;
 use crate::seat::Seat;
-use crate::service::PriorityBody;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::spill::Spill;
@@ -103,7 +103,8 @@ const ONCE: &str = "it goes with the call or the hook, once";
 impl<S, B, O, R> Future for ResponseFuture<S, B, O>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    R: Body<Data = Bytes>,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
     O: Overflow<B>,
 {
     type Output = Result<Response<PriorityBody<R>>, S::Error>;
@@ -169,7 +170,7 @@ where
                         let permit = permit.take();
                         this.step.set(Step::Done);
                         return Poll::Ready(match result {
-                            Ok(response) => Ok(answer(response, permit, *this.class, this.caller.tunnel)),
+                            Ok(response) => Ok(answer(response, permit, *this.class, this.caller.tunnel, cx)),
                             Err(error) => {
                                 if let Some(mut permit) = permit {
                                     permit.end(Outcome::Overload); // no connection, or none that held
@@ -295,12 +296,17 @@ fn late_rejection(class: Class, permit: Option<&Permit>) -> Rejection {
 
 /// The answer from inside, with the seat in its body.
 #[inline]
-fn answer<R: Body<Data = Bytes>>(
+fn answer<R>(
     mut response: Response<R>,
     permit: Option<Permit>,
     class: Class,
     connect: bool,
-) -> Response<PriorityBody<R>> {
+    cx: &mut Context<'_>,
+) -> Response<PriorityBody<R>>
+where
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
     let status = response.status();
     let tunnel = status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success();
     let seat = permit.map_or_else(Seat::none, |permit| {
@@ -310,5 +316,5 @@ fn answer<R: Body<Data = Bytes>>(
         }
         Seat::new(permit, status, response.headers(), tunnel)
     });
-    response.map(|body| ResBody::passed(Guarded::new(body, seat)))
+    response.map(|body| SeatedBody::new(body, seat, cx))
 }

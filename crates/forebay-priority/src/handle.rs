@@ -49,6 +49,10 @@ pub struct ClassSnapshot {
     pub shed: u64,
     /// Requests whose caller left before they got a seat.
     pub cancelled: u64,
+    /// Exchanges that lost their seat as their reader had stopped ([`stall`](field@crate::PriorityConfig::stall)).
+    pub stalled: u64,
+    /// Exchanges that lost their seat as they held it for too long ([`max_hold`](field@ClassConfig::max_hold)).
+    pub overdue: u64,
 }
 
 impl PriorityHandle {
@@ -63,7 +67,8 @@ impl PriorityHandle {
         let core = &state.scheduler;
         let classes: Vec<_> = core
             .counts()
-            .map(|counts| ClassSnapshot {
+            .enumerate()
+            .map(|(class, counts)| ClassSnapshot {
                 waiting: counts.waiting,
                 queued: counts.queued,
                 in_flight: counts.in_flight,
@@ -71,6 +76,8 @@ impl PriorityHandle {
                 admitted: counts.admitted,
                 shed: counts.refused,
                 cancelled: counts.cancelled,
+                stalled: self.shared.stalled(class),
+                overdue: counts.overdue,
             })
             .collect();
         let (limit, revoked_live) = (core.limit(), core.revoked());

@@ -129,6 +129,7 @@
 
 pub mod adaptive;
 mod admission;
+mod body;
 mod classify;
 mod config;
 mod deadline;
@@ -146,6 +147,7 @@ mod models;
 mod neutral;
 mod permit;
 mod policy;
+mod reader;
 mod seat;
 #[cfg(feature = "serde")]
 mod serde_class;
@@ -159,6 +161,7 @@ mod tiers;
 mod warnings;
 
 pub use admission::{Acquire, Admission, Ask, Seats};
+pub use body::{PriorityBody, SeatedBody};
 pub use classify::{ByHeader, Classified, Classify, Trust};
 pub use config::{Cap, ClassConfig, Limit, OnFull, Order, PriorityConfig, QueueLength, ReleaseOn};
 pub use future::{Admitted, QueueWait};
@@ -167,6 +170,6 @@ pub use layer::{PriorityBuilder, PriorityLayer};
 pub use neutral::{AdmissionService, PriorityError};
 pub use permit::Permit;
 pub use seat::{Seat, SeatRevoked};
-pub use service::{Priority, PriorityBody};
+pub use service::Priority;
 pub use tiers::{Tier, Tiers};
 pub use warnings::Warning;

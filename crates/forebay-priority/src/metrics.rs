@@ -60,6 +60,7 @@ pub fn describe() {
     use metrics::{describe_counter, describe_gauge, describe_histogram};
     describe_counter!("forebay_priority_requests_total", Unit::Count, "Requests, by class and how they ended here.");
     describe_counter!("forebay_priority_shed_total", Unit::Count, "Refused requests, by class and reason.");
+    describe_counter!("forebay_priority_revoked_total", Unit::Count, "Seats taken away, by class and reason.");
     describe_histogram!("forebay_priority_queue_wait_seconds", Unit::Seconds, "Time in the queue of those admitted.");
     describe_histogram!("forebay_priority_hold_seconds", Unit::Seconds, "Time that a seat was held.");
     describe_histogram!("forebay_priority_ttfb_seconds", Unit::Seconds, "Time from the grant to the first byte.");
@@ -155,6 +156,11 @@ impl Metrics {
         self.count(class, Outcome::Refused);
         let name = Class::new(class as u8).as_str();
         counter!("forebay_priority_shed_total", "class" => name, "reason" => reason.as_str()).increment(1);
+    }
+
+    pub(crate) fn revoked(&self, class: usize, reason: &'static str) {
+        let name = Class::new(class as u8).as_str();
+        counter!("forebay_priority_revoked_total", "class" => name, "reason" => reason).increment(1);
     }
 
     pub(crate) fn overflowed(&self, class: usize) {

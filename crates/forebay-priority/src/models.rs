@@ -67,7 +67,7 @@ fn arrive(handle: &PriorityHandle, class: Class) -> Held {
     match shared.offer(&mut ask, &Waker::from(Arc::clone(&count))) {
         Offered::Admitted(taken, place) => Held::Seat(seated(shared, taken, place)),
         // Not polled: it has left its waker with its offer.
-        Offered::Queued { ticket, since, .. } => Held::Place(Place::new(shared, &ask, ticket, since), count),
+        Offered::Queued { ticket, since } => Held::Place(Place::new(shared, &ask, ticket, since), count),
         Offered::Refused(..) => Held::Nothing,
     }
 }

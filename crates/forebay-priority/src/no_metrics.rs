@@ -29,6 +29,8 @@ impl Metrics {
 
     pub(crate) const fn shed(&self, _class: usize, _reason: Reason) {}
 
+    pub(crate) const fn revoked(&self, _class: usize, _reason: &'static str) {}
+
     pub(crate) const fn overflowed(&self, _class: usize) {}
 
     pub(crate) const fn exempt(&self) {}

@@ -214,6 +214,17 @@ impl Permit {
         self.granted != Tick::NEVER
     }
 
+    pub(crate) const fn class(&self) -> u8 {
+        self.class
+    }
+
+    /// When it may be taken away whatever becomes of it.
+    #[inline]
+    pub(crate) fn hold_ends(&self) -> Tick {
+        let hold = if self.is_bounded() { self.shared.timeouts.hold(Class::new(self.class)) } else { None };
+        hold.map_or(Tick::NEVER, |hold| self.granted.after(hold))
+    }
+
     #[inline]
     pub(crate) fn is_bounded(&self) -> bool {
         self.rest.as_ref().is_some_and(|rest| rest.taken.is_bounded())
@@ -254,8 +265,8 @@ impl Place {
         let Some(ticket) = self.ticket else { return Poll::Ready(Err(Reason::Overloaded)) };
         let mut polled = if rung {
             let mut old = None;
+            self.shared.reclaim();
             let polled = self.shared.change(|core, now| {
-                core.reap(now);
                 old = core.set_waiter(ticket, None);
                 core.expire(now, ticket)
             });
@@ -313,7 +324,8 @@ impl Place {
     /// When to look again, if nobody wakes it.
     pub(crate) fn alarm(&self) -> Option<Tick> {
         let ticket = self.ticket?;
-        Some(self.shared.queues().scheduler.alarm(ticket))
+        let alarm = self.shared.queues().scheduler.alarm(ticket);
+        Some(self.shared.next_look().map_or(alarm, |look| alarm.min(look)))
     }
 }
 

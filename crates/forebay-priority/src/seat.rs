@@ -1,8 +1,12 @@
+use std::sync::Arc;
+
 use forebay_core::{BodyGuard, BoxError, Outcome};
 use http::{HeaderMap, StatusCode, header};
 
 use crate::config::ReleaseOn;
 use crate::permit::Permit;
+use crate::policy::Tick;
+use crate::shared::Shared;
 
 /// What a response body holds: its seat, until the body has ended, however it ends, or until its first data if that was
 /// asked for.
@@ -11,11 +15,17 @@ pub struct Seat {
     permit: Option<Permit>,
 }
 
-/// The seat was held for longer than its class may hold one; somebody else has it now, and the body is cut.
+/// Why an exchange lost its seat to another request; its body ends with this error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the exchange held its seat for longer than its class may")]
 #[non_exhaustive]
-pub struct SeatRevoked;
+pub enum SeatRevoked {
+    /// It was held for longer than its class may: [`max_hold`](field@crate::ClassConfig::max_hold).
+    #[error("the exchange held its seat for longer than its class may")]
+    MaxHold,
+    /// Its reader had stopped: [`stall`](field@crate::PriorityConfig::stall).
+    #[error("the exchange lost its seat, as its reader had stopped")]
+    ReaderStalled,
+}
 
 impl Seat {
     /// A seat for the body behind this head.
@@ -44,6 +54,16 @@ impl Seat {
         Self { permit: None }
     }
 
+    /// What it takes to watch the reader of its body: the layer, the class, and when the seat is taken away in any case.
+    /// `None`: there is no seat, or nothing takes it away.
+    #[inline]
+    pub(crate) fn watch(&self) -> Option<(Arc<Shared>, u8, Tick)> {
+        let permit = self.permit.as_ref()?;
+        let hold_ends = permit.hold_ends();
+        (hold_ends != Tick::NEVER || permit.shared().watches())
+            .then(|| (Arc::clone(permit.shared()), permit.class(), hold_ends))
+    }
+
     #[inline]
     fn end(&mut self, outcome: Outcome) {
         if let Some(mut permit) = self.permit.take() {
@@ -64,7 +84,7 @@ fn streams(headers: &HeaderMap) -> bool {
 impl BodyGuard for Seat {
     #[inline]
     fn check(&mut self) -> Result<(), BoxError> {
-        if self.permit.as_ref().is_some_and(Permit::is_revoked) { Err(SeatRevoked.into()) } else { Ok(()) }
+        if self.permit.as_ref().is_some_and(Permit::is_revoked) { Err(SeatRevoked::MaxHold.into()) } else { Ok(()) }
     }
 
     #[inline]

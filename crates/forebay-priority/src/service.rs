@@ -2,18 +2,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use forebay_core::{Guarded, NoOverflow, Overflow, ResBody};
+use forebay_core::{BoxError, NoOverflow, Overflow};
 use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use crate::body::PriorityBody;
 use crate::future::ResponseFuture;
-use crate::seat::Seat;
 use crate::shared::Shared;
 use crate::spill::Spill;
-
-/// The response body: a refusal, or the body from inside, which holds a [`Seat`] until it ends.
-pub type PriorityBody<R> = ResBody<Guarded<R, Seat>>;
 
 /// The service of a [`PriorityLayer`](crate::PriorityLayer); see the [crate] page.
 #[derive(Debug, Clone)]
@@ -33,7 +30,8 @@ impl<S, O, B, R> Service<Request<B>> for Priority<S, O>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
     O: Overflow<B>,
-    R: Body<Data = Bytes>,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
 {
     type Response = Response<PriorityBody<R>>;
     type Error = S::Error;

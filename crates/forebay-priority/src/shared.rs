@@ -8,14 +8,18 @@ use forebay_core::{CapacitySignal, Class, Reason, Rejection, Reservation, Subscr
 use tokio::time::Instant;
 
 use crate::adaptive::Controller;
+use crate::body::Revocable;
 use crate::gate::{Gate, SAMPLE};
 use crate::metrics::Metrics;
-use crate::policy::{Ask, Effects, Offer, Scheduler, Taken, Tick, Ticket};
+use crate::policy::{Ask, Effects, Offer, Readers, Scheduler, Taken, Tick, Ticket, nanos};
+use crate::reader::Reader;
 use crate::settings::{Settings, Timeouts};
 use crate::state::{Locked, State};
 use crate::sync::{Mutex, MutexGuard};
 
 pub(crate) type Core = Scheduler<Option<Waker>, Option<Reservation>>;
+
+const SECOND: u64 = 1_000_000_000;
 
 /// Nanoseconds after which the places at the backends are counted again: endpoints come and go in seconds.
 const COUNT_AGAIN: u64 = 100_000_000;
@@ -23,11 +27,10 @@ const COUNT_AGAIN: u64 = 100_000_000;
 /// What became of a newcomer.
 pub(crate) enum Offered {
     Admitted(Taken, Option<Reservation>),
-    /// It waits since then, and is to look again at the alarm if nobody wakes it.
+    /// It waits since then.
     Queued {
         ticket: Ticket,
         since: Tick,
-        alarm: Tick,
     },
     /// And the nanoseconds in which those ahead of it will have been served.
     Refused(Reason, f64),
@@ -45,6 +48,10 @@ pub(crate) struct Shared {
     counted: AtomicU64,
     subscription: Mutex<Option<Subscription>>,
     adaptive: Option<Mutex<Controller>>,
+    /// The answers whose seats may be taken away.
+    readers: Mutex<Readers<Arc<dyn Revocable>>>,
+    /// How many of each class have lost their seat as their reader had stopped.
+    stalled: Box<[AtomicU64]>,
     /// The adaptive limit as it is now: whoever applies it last applies the latest.
     adapted: AtomicUsize,
     pub(crate) metrics: Metrics,
@@ -58,6 +65,8 @@ impl Shared {
         adaptive: Option<Controller>,
     ) -> Arc<Self> {
         let timeouts = Timeouts::new(scheduler.rules());
+        let readers = Mutex::new(Readers::new(settings.stall.map_or(SECOND, nanos)));
+        let stalled = (0..timeouts.len()).map(|_| AtomicU64::new(0)).collect();
         let shared = Arc::new(Self {
             metrics: Metrics::new(timeouts.len(), scheduler.limit()),
             state: Mutex::new(State::new(scheduler)),
@@ -70,6 +79,8 @@ impl Shared {
             counted: AtomicU64::new(0),
             adaptive: adaptive.map(Mutex::new),
             adapted: AtomicUsize::new(0),
+            readers,
+            stalled,
         });
         if let Some(places) = shared.places() {
             shared.lock().scheduler.set_places(places);
@@ -177,7 +188,7 @@ impl Shared {
                 Offer::Admitted(taken, place) => Offered::Admitted(taken, place),
                 Offer::Queued(ticket) => {
                     core.set_waiter(ticket, waker.take());
-                    Offered::Queued { ticket, since: now, alarm: core.alarm(ticket) }
+                    Offered::Queued { ticket, since: now }
                 }
                 Offer::Refused(reason) => Offered::Refused(reason, core.drain_time(ask.class)),
             }
@@ -241,6 +252,61 @@ impl Shared {
         }
     }
 
+    /// Whether a reader that has stopped loses its seat.
+    pub(crate) const fn watches(&self) -> bool {
+        self.settings.stall.is_some()
+    }
+
+    /// A reader that has not asked for anything yet.
+    pub(crate) fn reader(&self) -> Reader {
+        let stall = self.settings.stall.map_or(u64::MAX, nanos);
+        Reader::new(self.now(), stall, self.settings.min_read_rate)
+    }
+
+    /// Watches an answer until it is [forgotten](Self::forget).
+    pub(crate) fn watch(&self, answer: Arc<dyn Revocable>) -> Ticket {
+        let look = answer.until();
+        self.readers().watch(look, answer)
+    }
+
+    /// Ends the watch over an answer.
+    pub(crate) fn forget(&self, ticket: Ticket) {
+        let answer = self.readers().forget(ticket);
+        drop(answer); // outside the lock
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Readers<Arc<dyn Revocable>>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a waiter is to look for answers that may lose their seat.
+    pub(crate) fn next_look(&self) -> Option<Tick> {
+        self.readers().next_look(self.now())
+    }
+
+    /// Takes seats away that have been held for too long, or whose answer's reader has stopped. A waiter calls it: where
+    /// nothing waits, a seat that is held harms nobody.
+    pub(crate) fn reclaim(&self) {
+        let now = self.now();
+        let held = self.queues().scheduler.next_reap();
+        if held <= now {
+            self.change(|core, now| core.reap(now));
+        }
+        let over = self.readers().stalled(now, |answer| answer.until());
+        for answer in over {
+            if let Some(class) = answer.revoke(now) {
+                self.stalled[usize::from(class)].fetch_add(1, Relaxed);
+                self.metrics.revoked(usize::from(class), "reader-stalled");
+                tracing::debug!(class = Class::new(class).as_str(), "a reader has stopped: its seat was taken away");
+            }
+        }
+    }
+
+    /// How many of each class have lost their seat as their reader had stopped.
+    pub(crate) fn stalled(&self, class: usize) -> u64 {
+        self.stalled[class].load(Relaxed)
+    }
+
     /// Hands back a [plain](Taken::is_plain) seat, if the gate takes it; else [`release`](Self::release) it.
     #[inline]
     pub(crate) fn give_back(&self, class: u8, done: bool) -> bool {
@@ -254,7 +320,9 @@ impl Shared {
             state.scheduler.release(taken, None, done); // nobody to tell, nothing to measure
             return;
         }
-        self.change_locked(state, |core, now| core.release(taken, Some(now), done));
+        if !self.change_locked(state, |core, now| core.release(taken, Some(now), done)) {
+            self.metrics.revoked(usize::from(taken.class), "max-hold");
+        }
     }
 
     /// A first byte has come, `streamed` or at once with the head: estimates learn from it, and the adaptive limit.

@@ -157,5 +157,5 @@ async fn a_body_that_is_forgotten_holds_its_seat_until_max_hold() {
     let before = tokio::time::Instant::now();
     let served = service.oneshot(Request::new(())).await.expect("infallible");
     assert_eq!((served.status().as_u16(), before.elapsed().as_secs()), (200, 2));
-    assert_eq!((forgotten.status().as_u16(), handle.snapshot().revoked_live), (200, 1));
+    assert_eq!((forgotten.status().as_u16(), handle.snapshot().classes[2].overdue), (200, 1));
 }

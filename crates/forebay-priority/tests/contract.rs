@@ -314,7 +314,8 @@ async fn the_routes_of_an_axum_router_share_the_seats() {
     use axum::{Router, body::Body, routing::get};
     let (layer, handle) =
         PriorityLayer::builder().config(PriorityConfig::four_class(1)).build_with_handle().expect("a preset");
-    let app: Router = Router::new().route("/a", get(|| async { "a" })).route("/b", get(|| async { "b" })).layer(layer);
+    let stream = || async { Body::new(Scripted::new([Step::Data("a".into())])) }; // of unknown length: it has to be read
+    let app: Router = Router::new().route("/a", get(stream)).route("/b", get(stream)).layer(layer);
     let to = |path: &str| Request::get(path).body(Body::empty()).expect("valid");
     let held = app.clone().oneshot(to("/a")).await.expect("infallible");
     let mut other = spawn(app.oneshot(to("/b")));

@@ -4,10 +4,10 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use bytes::Bytes;
+use forebay_core::testing::{Scripted, Step};
 use forebay_priority::{PriorityConfig, PriorityLayer, metrics};
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
@@ -43,9 +43,11 @@ fn r23_counts_come_with_class_and_reason_and_gauges_return_to_zero() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("tokio");
         runtime.block_on(async {
-            let layer = PriorityLayer::builder().config(PriorityConfig::four_class(1)).build().expect("a preset");
+            let mut config = PriorityConfig::four_class(1);
+            (config.classes[2].queue_timeout, config.classes[2].patience_seats) = (Duration::from_secs(3), 0);
+            let layer = PriorityLayer::builder().config(config).build().expect("a preset");
             let service = layer.layer(service_fn(|_: Request<()>| async {
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"x"))))
+                Ok::<_, Infallible>(Response::new(Scripted::new([Step::Data("x".into())])))
             }));
             let held = service.clone().oneshot(Request::new(())).await.expect("infallible");
             let late = service.clone().oneshot(Request::new(())).await.expect("infallible");

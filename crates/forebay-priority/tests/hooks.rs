@@ -240,7 +240,7 @@ async fn r4_once_the_head_is_out_no_timeout_counts_but_max_hold() {
     tokio::time::advance(millis(600)).await;
     let served = waiter.await.expect("no panic");
     assert_eq!(served.status(), 200, "the seat of the stuck one was taken away");
-    assert_eq!(handle.snapshot().revoked_live, 1);
+    assert_eq!((handle.snapshot().revoked_live, handle.snapshot().classes[2].overdue), (0, 1), "its body is gone too");
     let cut = stuck.frame().await.expect("a frame").expect_err("cut, so that it does not look complete");
     assert!(cut.to_string().contains("held its seat"));
     drop((served, stuck));

@@ -122,7 +122,9 @@ fn impossible_configurations_are_one_error_that_lists_them_all() {
 
 #[tokio::test(start_paused = true)]
 async fn r3_a_queue_of_zero_sheds_at_once_and_timeouts_may_be_zero_or_endless() {
-    let (service, handle) = house(config(1, 0));
+    let mut patient = config(1, 0);
+    patient.stall = None;
+    let (service, handle) = house(patient);
     let held = ask(&service, Class::P2).await;
     assert_eq!(reason(&ask(&service, Class::P2).await), Reason::QueueFull);
     handle

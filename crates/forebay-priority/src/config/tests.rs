@@ -25,7 +25,7 @@ fn the_reference_table_is_literal_and_automatic_queues_obey_little() {
     };
     assert_eq!(at(350e6), [1000, 1000, 1000, 715]);
     assert_eq!(at(20e9), [75, 50, 25, 16]);
-    assert_eq!(at(1000e9), [32, 16, 16, 16], "as many as the seats that a class waits for, and at least 16");
+    assert_eq!(at(1000e9), [48, 24, 20, 16], "as many as the seats that a class waits for, and at least 16");
     assert!(better.classes.iter().all(|class| class.cap(50) == 50));
 }
 

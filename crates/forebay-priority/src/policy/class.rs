@@ -21,6 +21,8 @@ pub(crate) struct ClassCounts {
     pub(crate) cancelled: u64,
     /// Ended well.
     pub(crate) done: u64,
+    /// Held for too long: their seat was taken away.
+    pub(crate) overdue: u64,
 }
 
 /// How often one may pass that would be refused by an estimate alone, so that the estimate is made anew.

@@ -56,12 +56,13 @@ impl<T, P> Scheduler<T, P> {
                 self.classes[class].held.unlink(&mut self.held, oldest);
                 self.unseat(class, cost, tenant);
                 self.revoked += 1;
+                self.classes[class].counts.overdue += 1;
             }
         }
     }
 
     /// When the next seat may be taken away: whoever waits then calls `reap`.
-    pub(super) fn next_reap(&self) -> Tick {
+    pub(crate) fn next_reap(&self) -> Tick {
         let oldest = self.classes.iter().filter_map(|class| class.held.first());
         oldest.map(|index| self.held.at(index).deadline).min().unwrap_or(Tick::NEVER)
     }

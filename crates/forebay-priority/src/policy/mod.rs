@@ -11,6 +11,7 @@ mod held;
 mod lend;
 mod pace;
 mod raise;
+mod readers;
 mod room;
 mod scheduler;
 mod slab;
@@ -20,6 +21,7 @@ mod tests;
 mod tick;
 
 pub(crate) use effects::Effects;
+pub(crate) use readers::Readers;
 pub(crate) use room::{CLASSES, Room};
 pub(crate) use scheduler::{Ask, Offer, Polled, Scheduler, Taken};
 pub(crate) use slab::Ticket;

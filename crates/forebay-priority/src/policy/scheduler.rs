@@ -394,8 +394,9 @@ impl<T, P> Scheduler<T, P> {
         self.slab.remove(ticket.index)
     }
 
-    /// A seat is free again: `settle` next. `now` is needed only if somebody waits or the grant was timed. O(1).
-    pub(crate) fn release(&mut self, taken: Taken, now: Option<Tick>, done: bool) {
+    /// A seat is free again: `settle` next. `now` is needed only if somebody waits or the grant was timed. False: it had been
+    /// taken away before. O(1).
+    pub(crate) fn release(&mut self, taken: Taken, now: Option<Tick>, done: bool) -> bool {
         let index = usize::from(taken.class);
         self.classes[index].counts.done += u64::from(done);
         if let (Some(now), Some(granted)) = (now, taken.granted()) {
@@ -408,9 +409,11 @@ impl<T, P> Scheduler<T, P> {
                 class.flows.correct(account, taken.charged, actual.saturating_mul(taken.cost.into()));
             }
         }
-        if self.let_go(&taken) {
+        let held = self.let_go(&taken);
+        if held {
             self.unseat(index, taken.cost, taken.tenant);
         }
+        held
     }
 
     /// The seats of an exchange are more or fewer from now on: `settle` next. O(1).

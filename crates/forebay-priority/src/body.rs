@@ -1,0 +1,219 @@
+//! The response body: the one from inside and its seat, where they can be taken away together.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use forebay_core::{BoxError, Guarded, ResBody};
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::policy::{Tick, Ticket};
+use crate::reader::Reader;
+use crate::seat::{Seat, SeatRevoked};
+use crate::shared::Shared;
+
+/// The response body of a [`Priority`](crate::Priority): a refusal, or the body from inside with its [`Seat`].
+pub type PriorityBody<R> = ResBody<SeatedBody<R>>;
+
+pin_project! {
+    /// A body from inside that holds a [`Seat`] until it ends.
+    ///
+    /// Where its reader is watched, one that has stopped loses body and seat when another request waits; the next poll
+    /// returns [`SeatRevoked`] then.
+    pub struct SeatedBody<R> {
+        #[pin]
+        kind: Kind<R>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<R> {
+        // It has no seat, or nothing takes that away.
+        Kept { #[pin] body: Guarded<R, Seat> },
+        Watched { watch: Watch<R> },
+    }
+}
+
+/// A body that may be taken away, and its place among those that are watched.
+struct Watch<R> {
+    answer: Arc<Answer<R>>,
+    shared: Arc<Shared>,
+    ticket: Ticket,
+    /// Read before the reader asked for anything.
+    ahead: Option<Result<Frame<Bytes>, BoxError>>,
+    /// The end of a body that was taken away has been told.
+    told: bool,
+}
+
+type Boxed<R> = Pin<Box<Guarded<R, Seat>>>;
+
+struct Answer<R> {
+    body: Mutex<Option<Boxed<R>>>,
+    reader: Reader,
+    /// When its seat is taken away in any case.
+    hold_ends: Tick,
+    class: u8,
+}
+
+/// An answer that may lose its seat.
+pub(crate) trait Revocable: Send + Sync {
+    /// Until when it may be held, as far as is known now.
+    fn until(&self) -> Tick;
+
+    /// Drops the body, and its seat with it, if that is over. Returns its class, if it was the reader that had stopped.
+    fn revoke(&self, now: Tick) -> Option<u8>;
+}
+
+impl<R: Send> Revocable for Answer<R> {
+    fn until(&self) -> Tick {
+        self.reader.until().min(self.hold_ends)
+    }
+
+    fn revoke(&self, now: Tick) -> Option<u8> {
+        let mut place = match self.body.try_lock() {
+            Ok(place) => place,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None, // it is being read
+        };
+        // The reader may have come back since somebody looked.
+        let body = if self.until() <= now { place.take() } else { None };
+        drop(place);
+        body.filter(|_| now < self.hold_ends).map(|_| self.class) // the body is dropped outside its lock
+    }
+}
+
+impl<R> Answer<R> {
+    fn lock(&self) -> MutexGuard<'_, Option<Boxed<R>>> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R> SeatedBody<R>
+where
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    /// A body behind its seat. One of known length that is whole with its first frame, as a text in memory is, lets go of
+    /// its seat here: nothing is left to be done for it, however slowly it is read.
+    #[inline]
+    pub(crate) fn new(body: R, seat: Seat, cx: &mut Context<'_>) -> PriorityBody<R> {
+        let watch = if body.is_end_stream() { None } else { seat.watch() };
+        let Some((shared, class, hold_ends)) = watch else {
+            return ResBody::passed(Self { kind: Kind::Kept { body: Guarded::new(body, seat) } });
+        };
+        let known = body.size_hint().exact().is_some();
+        let mut body = Box::pin(Guarded::new(body, seat));
+        let mut ahead = None;
+        if known && let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(cx) {
+            match frame.map(Frame::into_data) {
+                Ok(Ok(data)) if body.is_end_stream() => return ResBody::answer(data),
+                Ok(Ok(data)) => ahead = Some(Ok(Frame::data(data))),
+                Ok(Err(other)) => ahead = Some(Ok(other)),
+                Err(error) => ahead = Some(Err(error)),
+            }
+        }
+        ResBody::passed(Self { kind: Kind::Watched { watch: Watch::new(body, ahead, shared, class, hold_ends) } })
+    }
+}
+
+impl<R: Body<Data = Bytes> + Send + 'static> Watch<R> {
+    fn new(
+        body: Boxed<R>,
+        ahead: Option<Result<Frame<Bytes>, BoxError>>,
+        shared: Arc<Shared>,
+        class: u8,
+        hold_ends: Tick,
+    ) -> Self {
+        let reader = shared.reader();
+        let answer = Arc::new(Answer { body: Mutex::new(Some(body)), reader, hold_ends, class });
+        let ticket = shared.watch(Arc::clone(&answer) as Arc<dyn Revocable>);
+        Self { answer, shared, ticket, ahead, told: false }
+    }
+}
+
+impl<R> Watch<R>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let now = self.shared.now();
+        let mut place = self.answer.lock();
+        let Some(body) = &mut *place else {
+            let told = std::mem::replace(&mut self.told, true);
+            let why = if self.answer.hold_ends <= now { SeatRevoked::MaxHold } else { SeatRevoked::ReaderStalled };
+            return Poll::Ready((!told).then(|| Err(why.into())));
+        };
+        self.answer.reader.asks(now);
+        let polled = match self.ahead.take() {
+            Some(frame) => Poll::Ready(Some(frame)),
+            None => body.as_mut().poll_frame(cx),
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && !body.is_end_stream()
+        {
+            self.answer.reader.takes(frame.data_ref().map_or(0, Bytes::len), now);
+        }
+        polled
+    }
+}
+
+impl<R> Drop for Watch<R> {
+    fn drop(&mut self) {
+        self.shared.forget(self.ticket);
+    }
+}
+
+impl<R> Body for SeatedBody<R>
+where
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    #[inline]
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().kind.project() {
+            KindProj::Kept { body } => body.poll_frame(cx),
+            KindProj::Watched { watch } => watch.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Kept { body } => body.is_end_stream(),
+            Kind::Watched { watch } => match &*watch.answer.lock() {
+                Some(body) => watch.ahead.is_none() && body.is_end_stream(),
+                None => watch.told,
+            },
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Kept { body } => body.size_hint(),
+            Kind::Watched { watch } => {
+                let hint = watch.answer.lock().as_ref().map(|body| body.size_hint()).unwrap_or_default();
+                match (&watch.ahead, hint.exact()) {
+                    (Some(Ok(frame)), Some(rest)) => {
+                        SizeHint::with_exact(rest + frame.data_ref().map_or(0, Bytes::len) as u64)
+                    }
+                    (Some(_), _) => SizeHint::default(),
+                    (None, _) => hint,
+                }
+            }
+        }
+    }
+}
+
+impl<R> fmt::Debug for SeatedBody<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let watched = matches!(self.kind, Kind::Watched { .. });
+        f.debug_struct("SeatedBody").field("watched", &watched).finish_non_exhaustive()
+    }
+}
