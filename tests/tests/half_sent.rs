@@ -188,7 +188,7 @@ async fn served_all_the_while(uploads: &[Upload], statuses: &[u16]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_that_never_end_keep_nobody_from_a_seat() {
+async fn uploads_that_never_end_hold_no_seat() {
     served_all_the_while(&[JSON, TEXT, CHUNKED], &[408]).await;
 }
 
@@ -251,7 +251,8 @@ async fn over_http2_an_upload_that_never_ends_is_ended_alone() {
         let call = http.request(request.body(body).expect("valid"));
         async move {
             let began = Instant::now();
-            let (head, body) = call.await.expect("an answer").into_parts();
+            let answer = timeout(Duration::from_secs(30), call).await.expect("it is ended");
+            let (head, body) = answer.expect("an answer").into_parts();
             (head.status.as_u16(), body.collect().await.expect("whole").to_bytes(), began.elapsed())
         }
     };
@@ -275,15 +276,16 @@ async fn over_http2_an_upload_that_never_ends_is_ended_alone() {
     assert_eq!(stack.gateway.upload_bytes(), 0);
 }
 
-/// Sends this, and returns all that comes back until the gateway closes.
+/// Sends this, all of which must be taken, and returns what comes back until the gateway closes.
 async fn raw(url: &str, request: &[u8], half_close: bool) -> String {
     let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await.expect("the gateway listens");
-    let _ = stream.write_all(request).await;
+    stream.write_all(request).await.expect("the gateway reads on");
     if half_close {
         let _ = stream.shutdown().await;
     }
     let mut answer = Vec::new();
-    let _ = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await.expect("the gateway closes");
+    let read = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
+    read.expect("the gateway closes").expect("and does not reset");
     String::from_utf8_lossy(&answer).into_owned()
 }
 

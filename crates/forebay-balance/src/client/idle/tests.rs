@@ -67,7 +67,7 @@ async fn time_before_the_first_frame_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_in_which_nobody_polls_does_not_count() {
+async fn time_without_a_poll_does_not_count() {
     let (sender, mut body) = sent();
     sender.send("x".into()).expect("open");
     assert!(poll(&mut body).is_ready());
