@@ -264,11 +264,11 @@ async fn ten_thousand_exchanges_with_cancels_leave_no_count() {
 
 #[test]
 fn a_url_that_cannot_be_used_is_named_with_all_others() {
-    let mut builder = Balance::http().connect_timeout(Duration::ZERO);
+    let mut builder = Balance::http().connect_timeout(Duration::ZERO).idle_timeout(Duration::ZERO);
     let bad = ["https://u:p@a", "a:80", "http://u:p@a", "http://a/?q", "", "ftp://a", "http://exa mple"];
     for url in bad {
         builder = builder.endpoint(Endpoint::new(url));
     }
-    let error = builder.build().expect_err("eight problems");
-    assert_eq!(error.problems().len(), bad.len() + 1, "{error}");
+    let error = builder.build().expect_err("nine problems");
+    assert_eq!(error.problems().len(), bad.len() + 2, "{error}");
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_balance::client::AnswerError;
 use forebay_balance::{Balance, Endpoint, EndpointState, Picked};
 use forebay_core::{Deadline, Reason, Rejection};
 use http::{Method, StatusCode};
@@ -111,6 +112,42 @@ async fn a_stall_in_the_body_keeps_the_place_until_the_client_leaves_and_is_clos
         assert_eq!(soon(seen.recv()).await, Some(Event::Said));
         assert_eq!(soon(seen.recv()).await, Some(Event::Closed), "{said:?}");
         assert_eq!((handle.snapshot()[0].cancelled, handle.snapshot()[0].error), (1, 0));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_falls_silent_is_an_error_after_the_idle_timeout_and_is_closed() {
+    for (said, begun) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf", true),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n", true),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", false),
+    ] {
+        let (url, mut seen) = stalls(said).await;
+        let builder = Balance::http().idle_timeout(Duration::from_secs(60)).endpoint(Endpoint::new(&url));
+        let (balance, handle) = builder.build_with_handle().expect("valid");
+        let mut body = soon(balance.oneshot(get("/"))).await.expect("a head").into_body();
+        if begun {
+            assert_eq!(soon(body.frame()).await.expect("a frame").expect("data").into_data().expect("data"), "half");
+        }
+        let mut next = tokio_test::task::spawn(async move { (body.frame().await, body) });
+        for time in [59, 2] {
+            assert!(next.poll().is_pending(), "{said:?}");
+            assert_eq!(handle.snapshot()[0].in_flight, 1);
+            pass(Duration::from_secs(time)).await;
+        }
+        if !begun {
+            pass(Duration::from_secs(3600)).await;
+            assert!(next.poll().is_pending(), "an answer may take any time to begin");
+            continue;
+        }
+        let (frame, body) = soon(next).await;
+        let error = frame.expect("a frame").expect_err("silent");
+        assert!(error.downcast_ref::<AnswerError>().is_some_and(AnswerError::is_timeout), "{error}");
+        let snapshot = handle.snapshot();
+        assert_eq!((snapshot[0].in_flight, snapshot[0].error, snapshot[0].cancelled), (0, 1, 0), "{said:?}");
+        drop(body);
+        assert_eq!(soon(seen.recv()).await, Some(Event::Said));
+        assert_eq!(soon(seen.recv()).await, Some(Event::Closed), "{said:?}");
     }
 }
 

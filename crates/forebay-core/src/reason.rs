@@ -3,7 +3,7 @@ use http::StatusCode;
 /// Why a layer refused a request.
 ///
 /// A 429 says "not you, not now" and makes no outer balancer eject a healthy gateway; a 503 says that the whole service
-/// cannot serve; both come with `Retry-After`. The last five are what the caller must change first, or cannot change.
+/// cannot serve; both come with `Retry-After`. With 400, 408, 413 and 422 the caller must change the request first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -31,12 +31,16 @@ pub enum Reason {
     DeadlineExceeded,
     /// The idempotency key is malformed (400).
     KeyInvalid,
+    /// The request body broke off before its end (400).
+    BodyBroken,
     /// The request body did not arrive in time (408).
     BodyTimeout,
     /// The request body is larger than what may be stored (413).
     TooLarge,
     /// The idempotency key was used for another request (422).
     KeyMismatch,
+    /// The memory for request bodies is used up (503).
+    BufferFull,
 }
 
 impl Reason {
@@ -54,9 +58,11 @@ impl Reason {
         Self::StoreUnavailable,
         Self::DeadlineExceeded,
         Self::KeyInvalid,
+        Self::BodyBroken,
         Self::BodyTimeout,
         Self::TooLarge,
         Self::KeyMismatch,
+        Self::BufferFull,
     ];
 
     /// The status of the refusal.
@@ -69,11 +75,11 @@ impl Reason {
             | Self::Overloaded
             | Self::DeadlineInfeasible
             | Self::AtCapacity => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoCapacity | Self::NoEndpoint | Self::ShuttingDown | Self::StoreUnavailable => {
+            Self::NoCapacity | Self::NoEndpoint | Self::ShuttingDown | Self::StoreUnavailable | Self::BufferFull => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-            Self::KeyInvalid => StatusCode::BAD_REQUEST,
+            Self::KeyInvalid | Self::BodyBroken => StatusCode::BAD_REQUEST,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::KeyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
@@ -96,9 +102,11 @@ impl Reason {
             Self::StoreUnavailable => "store-unavailable",
             Self::DeadlineExceeded => "deadline-exceeded",
             Self::KeyInvalid => "key-invalid",
+            Self::BodyBroken => "body-broken",
             Self::BodyTimeout => "body-timeout",
             Self::TooLarge => "too-large",
             Self::KeyMismatch => "key-mismatch",
+            Self::BufferFull => "buffer-full",
         }
     }
 
@@ -119,9 +127,11 @@ impl Reason {
             Self::StoreUnavailable => "the job store does not answer; retry later",
             Self::DeadlineExceeded => "the deadline passed before an answer was there",
             Self::KeyInvalid => "Idempotency-Key must be 1 to 255 visible ASCII characters, once",
+            Self::BodyBroken => "the request body broke off before its end; send all of it",
             Self::BodyTimeout => "the request body did not arrive in time; send it faster",
             Self::TooLarge => "the request body is too large to be stored as a job",
             Self::KeyMismatch => "this Idempotency-Key was used for another request; use a new one",
+            Self::BufferFull => "too many request bodies are being received or waiting; retry later",
         }
     }
 
@@ -138,6 +148,6 @@ mod tests {
     #[test]
     fn all_reasons_are_in_the_list_in_order() {
         assert!(Reason::ALL.iter().enumerate().all(|(index, reason)| *reason as usize == index));
-        assert_eq!(Reason::ALL.last(), Some(&Reason::KeyMismatch), "the last one there is");
+        assert_eq!(Reason::ALL.last(), Some(&Reason::BufferFull), "the last one there is");
     }
 }

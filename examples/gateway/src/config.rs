@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu_exporter::{GpuExporter, check_rows};
 
+mod uploads;
+
+pub use uploads::Uploads;
+
 /// The whole configuration of a gateway: TOML, then environment variables over it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -23,6 +27,8 @@ pub struct Config {
     pub access_log: bool,
     /// How long running exchanges may go on after SIGTERM, in seconds.
     pub drain_timeout_seconds: u64,
+    /// How request bodies are received.
+    pub uploads: Uploads,
     /// How many exchanges may run at the backends at once.
     pub priority: Priority,
     /// The response cache.
@@ -54,10 +60,12 @@ pub struct Priority {
 }
 
 /// Settings of the balancer.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Balancer {
+    /// How long a backend may be silent within an answer that has begun, in seconds; then the answer breaks off.
+    pub idle_timeout_seconds: u64,
     /// The path of a health check, such as `/health`; none: a backend that is listed is up. With it a backend gets
     /// nothing before its first success.
     pub health_path: Option<String>,
@@ -205,6 +213,7 @@ impl Default for Config {
             answer_timeout_seconds: 300,
             access_log: true,
             drain_timeout_seconds: 30,
+            uploads: Uploads::default(),
             priority: Priority::default(),
             cache: Cache::default(),
             balance: Balancer::default(),
@@ -220,6 +229,21 @@ impl Default for Config {
 impl Default for Priority {
     fn default() -> Self {
         Self { limit: 64, overflow: Vec::new() }
+    }
+}
+
+impl Default for Balancer {
+    fn default() -> Self {
+        Self {
+            idle_timeout_seconds: 120,
+            health_path: None,
+            metrics_path: None,
+            gpu_exporter: None,
+            affinity_by_session: false,
+            affinity_by_prompt: false,
+            pin: None,
+            routes: BTreeMap::new(),
+        }
     }
 }
 
@@ -314,6 +338,10 @@ impl Config {
         let mut problems = Vec::new();
         if self.max_body_bytes == 0 {
             problems.push("max_body_bytes is 0: at least 1".to_owned());
+        }
+        self.uploads.check(&mut problems);
+        if self.balance.idle_timeout_seconds == 0 {
+            problems.push("balance.idle_timeout_seconds is 0: must be at least 1".to_owned());
         }
         if self.answer_timeout_seconds == 0 {
             problems.push("answer_timeout_seconds is 0: at least 1".to_owned());

@@ -22,7 +22,7 @@ use tower::ServiceBuilder;
 
 use crate::auth::{self, Keys};
 use crate::config::Config;
-use crate::entrance::{Entrance, enter, log};
+use crate::entrance::{Budget, Collector, Entrance, enter, log};
 use crate::problem::problem;
 use crate::server;
 use crate::upstreams::{self, Upstreams};
@@ -38,6 +38,7 @@ pub struct Gateway {
     jobs: Arc<Jobs>,
     draining: Arc<AtomicBool>,
     drain_timeout: Duration,
+    uploads: Arc<Budget>,
 }
 
 /// The job worker, and how to end it.
@@ -94,10 +95,12 @@ impl Gateway {
 
         let draining = Arc::new(AtomicBool::new(false));
         let keys = Keys::new(config);
+        let uploads = Arc::new(Budget::new(&config.uploads));
         let entrance = Arc::new(Entrance {
             keys,
             priority: prio.clone(),
             max_body_bytes: config.max_body_bytes,
+            collector: Collector::new(&config.uploads, Arc::clone(&uploads)),
             answer_timeout: Duration::from_secs(config.answer_timeout_seconds),
         });
         let ready = State((Arc::clone(&draining), backends.clone()));
@@ -113,7 +116,7 @@ impl Gateway {
         let drain_timeout = Duration::from_secs(config.drain_timeout_seconds);
         let jobs = Arc::new(Jobs { stop, worker: Mutex::new(Some(worker)) });
         let (priority, balance, autoscale) = (prio, backends, scale);
-        Ok(Self { router, priority, balance, upstreams, autoscale, jobs, draining, drain_timeout })
+        Ok(Self { router, priority, balance, upstreams, autoscale, jobs, draining, drain_timeout, uploads })
     }
 
     /// Checks a configuration as far as that goes without opening the job file.
@@ -144,6 +147,12 @@ impl Gateway {
     #[must_use]
     pub const fn balance(&self) -> &BalanceHandle {
         &self.balance
+    }
+
+    /// Returns how many bytes of request bodies the gateway holds in memory at present.
+    #[must_use]
+    pub fn upload_bytes(&self) -> u64 {
+        self.uploads.held()
     }
 
     /// Makes the backends those of another configuration, without losing a request: new ones come in, those that are gone

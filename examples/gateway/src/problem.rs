@@ -1,5 +1,6 @@
 use axum::body::Body;
 use axum::response::Response;
+use forebay_core::Rejection;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
@@ -16,4 +17,11 @@ pub(crate) fn problem(status: StatusCode, kind: &str, detail: &str) -> Response 
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     response
+}
+
+/// A refusal before the backend has seen the request: with `Retry-After` where the reason calls for it, and the rejection
+/// in the extensions.
+pub(crate) fn refusal(rejection: Rejection, detail: &str) -> Response {
+    let body = problem(rejection.reason.status(), rejection.reason.as_str(), detail).into_body();
+    rejection.into_response().map(|_| body)
 }

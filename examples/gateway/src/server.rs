@@ -5,12 +5,14 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tower::Layer as _;
 
 /// The most requests of one HTTP/2 connection at once.
 const STREAMS: u32 = 200;
@@ -21,11 +23,14 @@ const STREAM_WINDOW: u32 = 128 << 10;
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 /// How long an HTTP/1 client may take for the head of a request, or be idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// The longest head of an HTTP/1 request, in bytes, and half of the largest read buffer of a connection. With hyper's
+/// default of 408 KiB, a few hundred connections that send bodies take more memory than all that is kept of these bodies.
+const MAX_HEAD: usize = 72 << 10;
 
 /// Serves until `shutdown`, then lets the exchanges that run end.
 pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD);
     server
         .http2()
         .max_concurrent_streams(STREAMS)
@@ -38,8 +43,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
             accepted = listener.accept() => accepted,
             () = &mut shutdown => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) if is_gone(&error) => continue,
             Err(error) => {
                 // There are no more files: later, there may be.
@@ -49,7 +54,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
             }
         };
         let _ = stream.set_nodelay(true); // each token goes at once
-        let service = TowerToHyperService::new(router.clone());
+        let service = TowerToHyperService::new(Extension(ConnectInfo(peer)).layer(router.clone()));
         let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = running.watch(connection);
         tokio::spawn(async move {

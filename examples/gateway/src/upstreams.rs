@@ -1,4 +1,5 @@
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use forebay_balance::affinity::AffinityLayer;
 use forebay_balance::client::{HttpBalanceBuilder, HttpUrl};
@@ -58,6 +59,7 @@ pub(crate) fn build(config: &Config) -> Result<(HttpBalance, BalanceHandle), Con
         if upstream.dns { builder.discover(Dns::of(endpoint)) } else { builder.endpoint(endpoint) }
     };
     let mut builder = config.upstreams.iter().fold(Balance::http(), add);
+    builder = builder.idle_timeout(Duration::from_secs(config.balance.idle_timeout_seconds));
     let Balancer { health_path, metrics_path, routes, .. } = &config.balance;
     if let Some(path) = health_path {
         builder = builder.health(HttpCheck::new(path));

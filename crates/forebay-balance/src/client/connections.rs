@@ -18,8 +18,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::client::ClientBody;
-use crate::client::error::Kind;
+use crate::client::error::{AnswerError, Kind};
+use crate::client::idle::Idle;
 use crate::client::outgoing::Outgoing;
+use crate::client::timeouts::Timeouts;
 use crate::client::tls::Tls;
 use crate::driver::Job;
 use forebay_core::BoxError;
@@ -48,7 +50,7 @@ const CONNECTION_WINDOW: u32 = 1 << 30;
 pub(crate) struct Connections {
     /// `host:port`.
     address: String,
-    connect_timeout: Duration,
+    timeouts: Timeouts,
     tls: Option<Tls>,
     idle: Mutex<Vec<http1::SendRequest<ClientBody>>>,
     /// Held while dialling, so that a crowd dials once.
@@ -61,8 +63,8 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 impl Connections {
-    pub(crate) fn new(address: String, connect_timeout: Duration, tls: Option<Tls>) -> Self {
-        Self { address, connect_timeout, tls, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
+    pub(crate) fn new(address: String, timeouts: Timeouts, tls: Option<Tls>) -> Self {
+        Self { address, timeouts, tls, idle: Mutex::default(), shared: tokio::sync::Mutex::default() }
     }
 
     #[cfg(test)]
@@ -70,8 +72,8 @@ impl Connections {
         &self.address
     }
 
-    pub(crate) const fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
+    pub(crate) const fn timeouts(&self) -> Timeouts {
+        self.timeouts
     }
 
     /// A connection that is idle and ready, the last used first. Closed ones on the way go; one whose driver has not yet
@@ -98,7 +100,7 @@ impl Connections {
 
     /// A new connection, its TLS session included.
     async fn dial(&self) -> Result<TokioIo<Box<dyn Stream>>, (Kind, BoxError)> {
-        match timeout(self.connect_timeout, self.connect()).await {
+        match timeout(self.timeouts.connect, self.connect()).await {
             Ok(stream) => stream.map(TokioIo::new),
             Err(late) => Err((Kind::ConnectTimeout, late.into())),
         }
@@ -210,11 +212,11 @@ async fn both(one: impl Future<Output = ()>, other: impl Future<Output = ()>) {
 
 pin_project! {
     /// The body of an upstream's answer. At its end the connection is idle again; dropped before, it is closed, and the
-    /// upstream sees that.
+    /// upstream sees that. It fails if the upstream is silent for the idle timeout after its first frame.
     #[derive(Debug)]
     pub struct UpstreamBody {
         #[pin]
-        incoming: Incoming,
+        incoming: Idle<Incoming>,
         connection: Option<(http1::SendRequest<ClientBody>, Arc<Connections>)>,
     }
 }
@@ -222,9 +224,10 @@ pin_project! {
 impl UpstreamBody {
     pub(crate) fn new(
         incoming: Incoming,
+        idle_timeout: Duration,
         connection: Option<(http1::SendRequest<ClientBody>, Arc<Connections>)>,
     ) -> Self {
-        let mut body = Self { incoming, connection };
+        let mut body = Self { incoming: Idle::new(incoming, idle_timeout), connection };
         if body.incoming.is_end_stream() {
             reuse(&mut body.connection);
         }
@@ -242,9 +245,9 @@ fn reuse(connection: &mut Option<(http1::SendRequest<ClientBody>, Arc<Connection
 
 impl Body for UpstreamBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = AnswerError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, AnswerError>>> {
         let mut this = self.project();
         let frame = ready!(this.incoming.as_mut().poll_frame(cx));
         match &frame {

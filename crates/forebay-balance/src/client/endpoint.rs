@@ -2,7 +2,6 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use forebay_core::BoxError;
@@ -16,6 +15,7 @@ use crate::client::error::{HttpError, Kind, unprocessed};
 use crate::client::headers::strip_hop_by_hop;
 use crate::client::orca::Reports;
 use crate::client::outgoing::Outgoing;
+use crate::client::timeouts::Timeouts;
 use crate::client::tls::Tls;
 use crate::client::url::{HttpUrl, without_secrets};
 
@@ -89,7 +89,7 @@ impl HttpEndpoint {
             tls: at.tls.clone().filter(|_| url.starts_with("https:")),
             rows: Vec::new(),
         };
-        Self::new(&at, connections.connect_timeout())
+        Self::new(&at, connections.timeouts())
             .inspect_err(|problem| tracing::warn!(problem, "a probe cannot be sent"))
             .ok()
     }
@@ -104,7 +104,7 @@ impl HttpEndpoint {
         &self.inner.at.rows
     }
 
-    pub(super) fn new(at: &HttpUrl, connect_timeout: Duration) -> Result<Self, String> {
+    pub(super) fn new(at: &HttpUrl, timeouts: Timeouts) -> Result<Self, String> {
         let (url, uri) = (without_secrets(&at.url), at.url.parse::<Uri>());
         if let Some((label, value)) = at.rows.iter().find(|(label, value)| label.is_empty() || value.is_empty()) {
             return Err(format!("endpoint {url:?} has probe_select {label:?}, {value:?}: neither may be empty"));
@@ -132,7 +132,7 @@ impl HttpEndpoint {
         let tls = (scheme == Scheme::HTTPS).then(|| Tls::new(at.tls.as_ref(), authority.host(), at.http2));
         let tls = tls.transpose().map_err(|problem| format!("endpoint {url:?} {problem}"))?;
         let path = uri.path().trim_end_matches('/').to_owned();
-        let connections = Arc::new(Connections::new(address, connect_timeout, tls));
+        let connections = Arc::new(Connections::new(address, timeouts, tls));
         let base = Base { scheme, host, authority, path };
         Ok(Self { inner: Arc::new(Inner { base, at: at.clone(), connections, reports: Reports::default() }) })
     }
@@ -171,6 +171,7 @@ impl Inner {
             original.restore(&mut request);
             HttpError::undispatched(kind, source, request)
         };
+        let idle = self.connections.timeouts().idle;
         let response = if self.at.http2 {
             let mut sent_before = false;
             loop {
@@ -182,7 +183,7 @@ impl Inner {
                 let response = sender.try_send_request(outgoing);
                 drop(sender); // or a request left in a closed channel would wait for us, and we for it
                 let mut error = match response.await {
-                    Ok(response) => break response.map(|body| UpstreamBody::new(body, None)),
+                    Ok(response) => break response.map(|body| UpstreamBody::new(body, idle, None)),
                     Err(error) => error,
                 };
                 let sent = error.message().is_none();
@@ -215,7 +216,7 @@ impl Inner {
                 match sender.try_send_request(request).await {
                     Ok(response) => {
                         let connection = Some((sender, Arc::clone(&self.connections)));
-                        break response.map(|body| UpstreamBody::new(body, connection));
+                        break response.map(|body| UpstreamBody::new(body, idle, connection));
                     }
                     Err(mut error) => match error.take_message() {
                         // An idle connection that the upstream had closed: once more, at last on a fresh one.
@@ -277,7 +278,7 @@ mod tests {
     fn resolve(url: &str, connect_to: Option<SocketAddr>) -> Result<Endpoint<HttpEndpoint>, String> {
         let mut endpoint = Endpoint::new(url);
         endpoint.service.connect_to = connect_to;
-        endpoint.resolve(Duration::MAX)
+        endpoint.resolve(Timeouts::default())
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use std::error::Error as _;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use forebay_core::BoxError;
 use http::{Request, StatusCode};
@@ -65,6 +66,35 @@ impl HttpError {
     #[must_use]
     pub const fn status(&self) -> StatusCode {
         if self.is_timeout() { StatusCode::GATEWAY_TIMEOUT } else { StatusCode::BAD_GATEWAY }
+    }
+}
+
+/// Why the body of an answer failed. Its text names no address.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct AnswerError(AnswerFault);
+
+#[derive(Debug, thiserror::Error)]
+enum AnswerFault {
+    #[error("the upstream broke off its answer")]
+    Broken(#[source] BoxError),
+    #[error("the upstream was silent for {0:?} in the middle of its answer")]
+    Silent(Duration),
+}
+
+impl AnswerError {
+    pub(crate) fn broken(source: impl Into<BoxError>) -> Self {
+        Self(AnswerFault::Broken(source.into()))
+    }
+
+    pub(crate) const fn silent(time: Duration) -> Self {
+        Self(AnswerFault::Silent(time))
+    }
+
+    /// Returns true if the upstream was silent for the idle timeout.
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self.0, AnswerFault::Silent(_))
     }
 }
 

@@ -5,10 +5,12 @@ mod dns;
 mod endpoint;
 mod error;
 mod headers;
+mod idle;
 mod orca;
 mod outgoing;
 mod pages;
 mod service;
+mod timeouts;
 #[cfg(feature = "tls")]
 mod tls;
 mod url;
@@ -17,7 +19,7 @@ mod watch;
 pub use connections::UpstreamBody;
 pub use dns::Dns;
 pub use endpoint::{ClientBody, HttpEndpoint, HttpFuture};
-pub use error::HttpError;
+pub use error::{AnswerError, HttpError};
 pub use service::{Http, HttpBalance, HttpBalanceBuilder, HttpBalanceFuture, Infallible, InfallibleFuture};
 #[cfg(feature = "tls")]
 pub use tls::TlsConfig;

@@ -18,6 +18,7 @@ use crate::client::connections::UpstreamBody;
 use crate::client::endpoint::{ClientBody, HttpEndpoint};
 use crate::client::error::HttpError;
 use crate::client::headers::strip_hop_by_hop;
+use crate::client::timeouts::Timeouts;
 use crate::client::url::HttpUrl;
 use crate::client::watch::Watch;
 use crate::discover::{Change, follow};
@@ -37,13 +38,13 @@ type Inner = Balance<HttpEndpoint, Redial>;
 #[derive(Debug, Clone)]
 pub struct HttpBalance {
     inner: Inner,
-    connect_timeout: Duration,
+    timeouts: Timeouts,
 }
 
 /// How the endpoints of an [`HttpBalance`] are reached; the second parameter of its builder.
 #[derive(Debug)]
 pub struct Http {
-    connect_timeout: Duration,
+    timeouts: Timeouts,
     watch: Watch,
 }
 
@@ -53,14 +54,22 @@ pub type HttpBalanceBuilder = BalanceBuilder<HttpUrl, Http>;
 impl Balance<HttpEndpoint, Redial> {
     /// A builder for endpoints that are HTTP servers.
     pub fn http() -> HttpBalanceBuilder {
-        BalanceBuilder::new(Http { connect_timeout: Duration::from_secs(1), watch: Watch::default() })
+        BalanceBuilder::new(Http { timeouts: Timeouts::default(), watch: Watch::default() })
     }
 }
 
 impl BalanceBuilder<HttpUrl, Http> {
     /// How long a connection, with its TLS handshake, may take to come about before the request goes elsewhere. Default 1 s.
     pub const fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.kind.connect_timeout = timeout;
+        self.kind.timeouts.connect = timeout;
+        self
+    }
+
+    /// Sets how long an endpoint may be silent between two frames of an answer's body. After that the body fails and the
+    /// exchange counts as an error of the endpoint. Time before the first frame does not count, as prefill and reasoning
+    /// are silent; neither does time in which the client does not read. Default 120 s.
+    pub const fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.kind.timeouts.idle = timeout;
         self
     }
 
@@ -107,17 +116,15 @@ impl BalanceBuilder<HttpUrl, Http> {
     }
 
     fn parts(self, mut problems: Vec<String>) -> Result<(HttpBalance, BalanceHandle, Driver), ConfigError> {
-        let Http { connect_timeout, watch } = self.kind;
+        let Http { timeouts, watch } = self.kind;
         watch.validate(&mut problems);
-        if connect_timeout.is_zero() {
-            problems.push("connect_timeout is 0: more than 0".to_owned());
-        }
-        let endpoints = resolve(self.endpoints, connect_timeout, &mut problems);
+        timeouts.validate(&mut problems);
+        let endpoints = resolve(self.endpoints, timeouts, &mut problems);
         let inner: Inner = self.options.build(endpoints, !self.sources.is_empty(), problems)?;
         let apply = move |members: &Members, change| {
             members.apply(match change {
                 Change::Insert(endpoint) => {
-                    let endpoint = Endpoint::<HttpUrl>::resolve(endpoint, connect_timeout);
+                    let endpoint = Endpoint::<HttpUrl>::resolve(endpoint, timeouts);
                     Change::Insert(endpoint.map_err(|problem| ConfigError::new(vec![problem]))?)
                 }
                 Change::Remove(id) => Change::Remove(id),
@@ -127,16 +134,16 @@ impl BalanceBuilder<HttpUrl, Http> {
         let sources = self.sources.into_iter().map(job).collect();
         let watch = watch.is_set().then(|| -> WatchEndpoint { Box::new(move |index, node| watch.jobs(index, node)) });
         let (driver, handle) = (Driver::new(&inner.members, sources, watch), inner.handle());
-        Ok((HttpBalance { inner, connect_timeout }, handle, driver))
+        Ok((HttpBalance { inner, timeouts }, handle, driver))
     }
 }
 
 fn resolve(
     endpoints: impl IntoIterator<Item = Endpoint<HttpUrl>>,
-    connect_timeout: Duration,
+    timeouts: Timeouts,
     problems: &mut Vec<String>,
 ) -> Vec<Endpoint<HttpEndpoint>> {
-    let resolve = |endpoint: Endpoint<HttpUrl>| match endpoint.resolve(connect_timeout) {
+    let resolve = |endpoint: Endpoint<HttpUrl>| match endpoint.resolve(timeouts) {
         Ok(endpoint) => Some(endpoint),
         Err(problem) => {
             problems.push(problem);
@@ -153,7 +160,7 @@ impl HttpBalance {
     ///
     /// As there, or a URL that cannot be used.
     pub fn insert(&self, endpoint: Endpoint<HttpUrl>) -> Result<(), ConfigError> {
-        self.inner.insert(endpoint.resolve(self.connect_timeout).map_err(|problem| ConfigError::new(vec![problem]))?)
+        self.inner.insert(endpoint.resolve(self.timeouts).map_err(|problem| ConfigError::new(vec![problem]))?)
     }
 
     /// As [`Balance::remove`].
@@ -168,7 +175,7 @@ impl HttpBalance {
     /// As there, and every URL that cannot be used; then nothing has changed.
     pub fn replace(&self, endpoints: impl IntoIterator<Item = Endpoint<HttpUrl>>) -> Result<(), ConfigError> {
         let mut problems = Vec::new();
-        let endpoints = resolve(endpoints, self.connect_timeout, &mut problems);
+        let endpoints = resolve(endpoints, self.timeouts, &mut problems);
         ConfigError::check(problems)?;
         self.inner.replace(endpoints)
     }

@@ -1,8 +1,8 @@
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::client::endpoint::HttpEndpoint;
+use crate::client::timeouts::Timeouts;
 use crate::client::tls::TlsConfig;
 use crate::endpoint::Endpoint;
 
@@ -67,8 +67,8 @@ impl Endpoint<HttpUrl> {
         self
     }
 
-    pub(crate) fn resolve(self, connect_timeout: Duration) -> Result<Endpoint<HttpEndpoint>, String> {
-        let service = HttpEndpoint::new(&self.service, connect_timeout)?;
+    pub(crate) fn resolve(self, timeouts: Timeouts) -> Result<Endpoint<HttpEndpoint>, String> {
+        let service = HttpEndpoint::new(&self.service, timeouts)?;
         Ok(self.map(service))
     }
 }

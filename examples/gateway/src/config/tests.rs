@@ -71,6 +71,34 @@ fn r20_a_gpu_exporter_and_the_rows_of_each_backend_are_read_and_checked() {
 }
 
 #[test]
+fn settings_for_uploads_are_printed_and_checked() {
+    let printed = Config::default().to_toml().expect("TOML");
+    for line in ["[uploads]", "collect_max_bytes = 1048576", "max_total_bytes = 67108864", "idle_timeout_seconds = 120"]
+    {
+        assert!(printed.contains(line), "{line} in {printed}");
+    }
+    let problems = |text: &str| {
+        let text = format!("{text}\n[[upstreams]]\nurl = 'http://a'");
+        let error = Config::parse(&text).expect("TOML").validate();
+        error.map_or_else(|error| error.problems().to_vec(), |()| Vec::new())
+    };
+    assert!(problems("[uploads]\ncollect_max_bytes = 25\nmax_total_bytes = 100").is_empty());
+    for (text, named) in [
+        ("collect_max_bytes = 26\nmax_total_bytes = 100", "uploads.collect_max_bytes is 26: must be 1 to 25"),
+        ("collect_max_bytes = 0", "uploads.collect_max_bytes is 0"),
+        ("max_total_bytes = 3", "uploads.max_total_bytes is 3"),
+        ("max_caller_percent = 101", "uploads.max_caller_percent is 101: must be 1 to 100"),
+        ("body_timeout_seconds = 0", "uploads.body_timeout_seconds is 0"),
+        ("min_bytes_per_second = 0", "uploads.min_bytes_per_second is 0"),
+    ] {
+        let problems = problems(&format!("[uploads]\n{text}"));
+        assert!(problems.len() == 1 && problems[0].starts_with(named), "{named} in {problems:?}");
+    }
+    assert_eq!(problems("[uploads]\nbody_timeout_seconds = 0\nmin_bytes_per_second = 0").len(), 2);
+    assert_eq!(problems("[balance]\nidle_timeout_seconds = 0").len(), 1);
+}
+
+#[test]
 fn the_environment_goes_over_the_file() {
     let env = |name: &str| match name {
         "FOREBAY_LISTEN" => Some("127.0.0.1:0".to_owned()),
