@@ -107,7 +107,7 @@ impl PriorityHandle {
     /// Every field that is out of range afterwards, at once; then nothing has changed.
     pub fn update_class(&self, class: Class, change: impl FnOnce(&mut ClassConfig)) -> Result<(), ConfigError> {
         let row = self.shared.timeouts.index(class);
-        let mut classes: Vec<_> = self.shared.lock().scheduler.rules().cloned().collect();
+        let mut classes = self.classes();
         change(&mut classes[row]); // a user's code: under no lock
         ClassConfig::check_all(&classes)?;
         let rule = classes.swap_remove(row);
@@ -115,6 +115,12 @@ impl PriorityHandle {
         self.shared.change(|core, _| core.set_class(row, rule));
         self.warn();
         Ok(())
+    }
+
+    /// The settings of all classes as they are now, most urgent first.
+    #[must_use]
+    pub fn classes(&self) -> Vec<ClassConfig> {
+        self.shared.lock().scheduler.rules().cloned().collect()
     }
 
     /// What is doubtful in the configuration as it is now; also logged when it is built or changed.

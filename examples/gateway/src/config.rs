@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::gpu_exporter::{GpuExporter, check_rows};
 
+mod priority;
 mod uploads;
 
+pub use priority::{Adaptive, ClassSettings, Preset, Priority, Seats, SeatsError};
 pub use uploads::Uploads;
 
 /// The whole configuration of a gateway: TOML, then environment variables over it.
@@ -45,18 +47,6 @@ pub struct Config {
     pub keys: Vec<Key>,
     /// The backends.
     pub upstreams: Vec<Upstream>,
-}
-
-/// Settings of the priority layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[non_exhaustive]
-pub struct Priority {
-    /// Seats for all classes together, 0 to 1,000,000; 0 pauses.
-    pub limit: usize,
-    /// The classes whose refused requests become jobs (202 and a `Location`, instead of 429): for callers who know what
-    /// to do with one. Default: none.
-    pub overflow: Vec<String>,
 }
 
 /// Settings of the balancer.
@@ -226,12 +216,6 @@ impl Default for Config {
     }
 }
 
-impl Default for Priority {
-    fn default() -> Self {
-        Self { limit: 64, overflow: Vec::new() }
-    }
-}
-
 impl Default for Balancer {
     fn default() -> Self {
         Self {
@@ -308,7 +292,12 @@ impl Config {
         let mut problems = Vec::new();
         let over = |name: &str| env(name);
         set("FOREBAY_LISTEN", over("FOREBAY_LISTEN"), &mut self.listen, &mut problems);
-        set("FOREBAY_PRIORITY_LIMIT", over("FOREBAY_PRIORITY_LIMIT"), &mut self.priority.limit, &mut problems);
+        if let Some(text) = over("FOREBAY_PRIORITY_LIMIT") {
+            match text.parse() {
+                Ok(seats) => self.priority.limit = Some(seats),
+                Err(error) => problems.push(format!("FOREBAY_PRIORITY_LIMIT is {text:?}: {error}")),
+            }
+        }
         let seconds = &mut self.drain_timeout_seconds;
         set("FOREBAY_DRAIN_TIMEOUT_SECONDS", over("FOREBAY_DRAIN_TIMEOUT_SECONDS"), seconds, &mut problems);
         if let Some(path) = over("FOREBAY_JOBS_FILE") {
@@ -352,8 +341,8 @@ impl Config {
         if self.jobs.concurrency == 0 || self.jobs.concurrency > 10_000 {
             problems.push(format!("jobs.concurrency is {}: 1 to 10000", self.jobs.concurrency));
         }
-        for class in self.priority.overflow.iter().filter(|class| class.parse::<Class>().is_err()) {
-            problems.push(format!("priority.overflow has {class:?}: p0 (most urgent) to p15"));
+        if let Err(error) = self.priority.layer(&self.upstreams) {
+            problems.extend(error.problems().iter().cloned());
         }
         for class in self.balance.routes.keys().filter(|class| class.parse::<Class>().is_err()) {
             problems.push(format!("balance.routes has {class:?}: p0 (most urgent) to p15"));
@@ -388,13 +377,14 @@ impl Config {
         ConfigError::check(problems)
     }
 
-    /// The configuration as TOML, with the keys blanked out.
+    /// The configuration in force as TOML: with every setting of the priority layer, and the keys blanked out.
     ///
     /// # Errors
     ///
     /// A value that TOML cannot hold (a number above i64).
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         let mut shown = self.clone();
+        shown.priority = self.priority.in_force(&self.priority.layer(&self.upstreams)?);
         for key in &mut shown.keys {
             key.key = "<hidden>".into();
         }

@@ -28,11 +28,12 @@ impl Demo {
             let slots = u32::from(weight) * 4;
             let settings = ModelServer::builder().model("sim-7b").slots(slots as _).build()?;
             let server = serve(TcpListener::bind("127.0.0.1:0").await?, settings, std::future::pending())?;
-            config.upstreams.push(Upstream::new(server.url(), weight));
+            let mut upstream = Upstream::new(server.url(), weight);
+            upstream.max_concurrency = Some(slots); // and so the priority layer has as many seats
+            config.upstreams.push(upstream);
             servers.push(server);
         }
         if config.priority == Priority::default() {
-            config.priority.limit = 24; // as many as the servers have slots
             config.priority.overflow = vec!["p3".into()]; // trial users get a job instead of a 429
         }
         for (tenant, tier, class, key) in TIERS {

@@ -13,7 +13,7 @@ use forebay_cache::{CacheLayer, JsonRoute};
 use forebay_core::{Class, ConfigError};
 use forebay_offload::redb::RedbStore;
 use forebay_offload::{JobQueue, JobRouter, OffloadLayer, Worker};
-use forebay_priority::{ByHeader, PriorityConfig, PriorityHandle, PriorityLayer};
+use forebay_priority::{ByHeader, PriorityHandle, PriorityLayer};
 use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tower::ServiceBuilder;
 
 use crate::auth::{self, Keys};
-use crate::config::Config;
+use crate::config::{Config, Preset};
 use crate::entrance::{Budget, Collector, Entrance, enter, log};
 use crate::problem::problem;
 use crate::server;
@@ -38,6 +38,8 @@ pub struct Gateway {
     jobs: Arc<Jobs>,
     draining: Arc<AtomicBool>,
     drain_timeout: Duration,
+    /// Whether the limit is that of the upstreams.
+    follows: bool,
     uploads: Arc<Budget>,
 }
 
@@ -65,7 +67,7 @@ impl Gateway {
         let (offload, jobs) = OffloadLayer::builder(queue.clone()).build_with_handle()?;
         let overflow = config.priority.overflow.iter().filter_map(|class| class.parse::<Class>().ok());
         let (priority, prio) = PriorityLayer::builder()
-            .config(PriorityConfig::four_class(config.priority.limit))
+            .config(config.priority.layer(&config.upstreams)?)
             .classify(ByHeader::new(WISH).within(auth::tiers(config)))
             .capacity(backends.capacity())
             .overflow(jobs.overflow(), overflow)
@@ -116,7 +118,9 @@ impl Gateway {
         let drain_timeout = Duration::from_secs(config.drain_timeout_seconds);
         let jobs = Arc::new(Jobs { stop, worker: Mutex::new(Some(worker)) });
         let (priority, balance, autoscale) = (prio, backends, scale);
-        Ok(Self { router, priority, balance, upstreams, autoscale, jobs, draining, drain_timeout, uploads })
+        let follows = config.priority.limit.is_none() && config.priority.preset == Preset::FourClass;
+        tell(&priority);
+        Ok(Self { router, priority, balance, upstreams, autoscale, jobs, draining, drain_timeout, uploads, follows })
     }
 
     /// Checks a configuration as far as that goes without opening the job file.
@@ -127,9 +131,20 @@ impl Gateway {
     pub fn check(config: &Config) -> Result<(), ConfigError> {
         config.validate()?;
         upstreams::build(config)?;
-        PriorityLayer::builder().config(PriorityConfig::four_class(config.priority.limit)).build()?;
+        Self::warnings(config)?;
         cache(config)?;
         policy(config).map(drop)
+    }
+
+    /// What is doubtful in the settings of the priority layer, as long as nothing has been measured; a running gateway logs it.
+    ///
+    /// # Errors
+    ///
+    /// Every field of `[priority]` that is out of range.
+    pub fn warnings(config: &Config) -> Result<Vec<String>, ConfigError> {
+        let layer = config.priority.layer(&config.upstreams)?;
+        let (_, handle) = PriorityLayer::builder().config(layer).build_with_handle()?;
+        Ok(handle.warnings().iter().map(ToString::to_string).collect())
     }
 
     /// The routes, for a server of your own or for a test.
@@ -163,7 +178,11 @@ impl Gateway {
     /// Every field that is out of range, or that cannot be changed in this way; then nothing has changed.
     pub fn reload(&self, config: &Config) -> Result<(), ConfigError> {
         config.validate()?;
-        self.upstreams.reload(config)
+        self.upstreams.reload(config)?;
+        if self.follows {
+            self.priority.set_limit(config.priority.seats(&config.upstreams));
+        }
+        Ok(())
     }
 
     /// Serves until `shutdown`, then drains: refuses newcomers, finishes what runs, at most for the drain timeout.
@@ -201,6 +220,23 @@ impl Gateway {
             () = late => tracing::warn!("the drain timeout is over: exchanges that still ran are cut"),
         }
         observed.abort();
+    }
+}
+
+/// Logs what the priority layer is set to.
+fn tell(priority: &PriorityHandle) {
+    let limit = priority.snapshot().limit;
+    tracing::info!(limit, "the seats of all classes together");
+    for class in priority.classes() {
+        tracing::info!(
+            class = %class.name,
+            queue_timeout = ?class.queue_timeout,
+            patience_seats = class.patience_seats,
+            reserved = class.reserved,
+            headroom = class.headroom,
+            max_hold = ?class.max_hold,
+            "a class waits for the longer of queue_timeout and patience_seats x hold / seats"
+        );
     }
 }
 

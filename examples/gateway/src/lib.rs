@@ -19,7 +19,10 @@ use forebay_core::ConfigError;
 
 pub use args::{Args, Command};
 pub use auth::{AuthError, Keys, tiers};
-pub use config::{Autoscale, Balancer, Cache, Config, Jobs, Key, PinTo, Priority, Uploads, Upstream};
+pub use config::{
+    Adaptive, Autoscale, Balancer, Cache, ClassSettings, Config, Jobs, Key, PinTo, Preset, Priority, Seats, SeatsError,
+    Uploads, Upstream,
+};
 pub use demo::Demo;
 pub use gateway::Gateway;
 pub use gpu_exporter::{GpuExporter, GpuExporterKind};

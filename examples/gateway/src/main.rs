@@ -31,6 +31,9 @@ async fn run(args: Args) -> Result<(), Error> {
     }
     if args.print_config {
         print!("{}", config.to_toml()?);
+        for warning in Gateway::warnings(&config)? {
+            println!("# warning: {warning}");
+        }
         return Ok(());
     }
     if args.check_config {
