@@ -95,6 +95,23 @@
 //! authentication), else what the refusing layer said, else `classify`, else P3. See [`policy::JobClass`] for the
 //! defaults.
 //!
+//! # How the slots are shared
+//!
+//! Of a worker's [`concurrency`](WorkerBuilder::concurrency) slots one owner's jobs hold at most half, rounded up
+//! ([`max_share`](WorkerBuilder::max_share); the owner is the `Principal`; jobs without one are not bounded so). P0
+//! may hold all slots, and each class together with all less urgent ones an eighth less than the class before it (at
+//! least one slot less, but never none): of 16, P1 and below hold at most 14, P2 and below 12, P3 and below 10.
+//!
+//! So hung jobs of one tenant, or of any number of tenants of less urgent classes, leave a slot to the more urgent jobs
+//! of others, which start at once; their own slots come back when their attempts end, at the latest after the
+//! [attempt timeout](policy::JobClass::attempt_timeout) of their class. (Both at once, a tenant of P0 and less urgent
+//! classes, can fill all slots; a `max_share` of a quarter excludes that.) A job without room waits, and later ones of
+//! other owners pass it. A worker knows only what it runs itself: several workers share their slots each on its own.
+//!
+//! Slots that are kept free stay idle while only less urgent jobs wait. A worker that runs one class gives it all slots
+//! ([`classes`](WorkerBuilder::classes)), and `max_share(1.0)` lifts the bound of owners.
+//! With few slots less can be kept free: with one, nothing; with two, one for P0.
+//!
 //! # When a run goes wrong
 //!
 //! An error, a timeout, 408, 425, 429 and most 5xx are retried with growing, jittered pauses, `Retry-After` heeded; see

@@ -98,6 +98,31 @@ async fn at_reopening_leases_are_lost_and_each_counts_a_crash() {
 }
 
 #[tokio::test]
+async fn a_claim_keeps_to_its_room_after_reopening_too() {
+    let (_dir, path) = file();
+    let store = RedbStore::open(&path).await.unwrap();
+    let queue = queue(store.clone());
+    let [first, second] = [enqueue(&queue, "x").await, enqueue(&queue, "y").await];
+    let free = Request::post("/").body(Bytes::new()).unwrap();
+    let Enqueued::New(free) = queue.enqueue(free, JobOptions::new()).await.unwrap() else { panic!() };
+    drop((queue, store));
+
+    let store = RedbStore::open(&path).await.unwrap();
+    let mut ask = Claim::new(1, 10);
+    (ask.max_per_owner, ask.held) = (2, vec![(first.owner, 1)]);
+    let claimed = store.claim("test", &ask).await.unwrap();
+    let ids: Vec<_> = claimed.jobs.iter().map(|leased| leased.job.id).collect();
+    assert_eq!((ids, claimed.more), (vec![first.id, free.id], true));
+    let again = store.claim("test", &ask).await.unwrap();
+    assert_eq!(again.jobs.len(), 2, "a repeated claim has the same answer");
+    (ask.nonce, ask.room[Class::P3.index()]) = (2, 0);
+    ask.held.clear();
+    assert!(store.claim("test", &ask).await.unwrap().jobs.is_empty());
+    ask.room[Class::P3.index()] = 1;
+    assert_eq!(store.claim("test", &ask).await.unwrap().jobs[0].job.id, second.id);
+}
+
+#[tokio::test]
 async fn a_second_opener_is_told_so() {
     let (_dir, path) = file();
     let first = RedbStore::open(&path).await.unwrap();

@@ -259,7 +259,8 @@ async fn a_drain_finishes_what_it_can_and_gives_the_rest_back() {
         tokio::time::sleep(Duration::from_secs(10)).await;
         Answer::Ok(answer(200))
     });
-    let worker = Worker::builder(queue.clone(), service).concurrency(2).build().unwrap();
+    let both = Worker::builder(queue.clone(), service).concurrency(2).classes([Class::P3]).max_share(1.0);
+    let worker = both.build().unwrap();
     let at = tokio::time::Instant::now();
     let summary = worker.run(tokio::time::sleep(Duration::from_secs(2))).await;
     assert_eq!((summary.completed, summary.released), (1, 1));

@@ -110,6 +110,12 @@ pub struct Jobs {
     pub file: PathBuf,
     /// How many jobs run at once.
     pub concurrency: usize,
+    /// The part of these that the jobs of one tenant may hold, above 0 to 1; rounded up. Jobs of callers without a key
+    /// count as those of one tenant.
+    pub max_tenant_share: f64,
+    /// How long an attempt at a job of a class (`p0` to `p15`) may take, in seconds. Default: 600 for `p0` to `p2`, 1800
+    /// for all others.
+    pub attempt_timeout_seconds: BTreeMap<String, u64>,
 }
 
 /// Settings of the autoscale layer.
@@ -239,7 +245,12 @@ impl Default for Cache {
 
 impl Default for Jobs {
     fn default() -> Self {
-        Self { file: ".forebay/jobs.redb".into(), concurrency: 16 }
+        Self {
+            file: ".forebay/jobs.redb".into(),
+            concurrency: 16,
+            max_tenant_share: 0.5,
+            attempt_timeout_seconds: BTreeMap::new(),
+        }
     }
 }
 
@@ -340,6 +351,18 @@ impl Config {
         }
         if self.jobs.concurrency == 0 || self.jobs.concurrency > 10_000 {
             problems.push(format!("jobs.concurrency is {}: 1 to 10000", self.jobs.concurrency));
+        }
+        if !(self.jobs.max_tenant_share > 0.0 && self.jobs.max_tenant_share <= 1.0) {
+            let share = self.jobs.max_tenant_share;
+            problems.push(format!("jobs.max_tenant_share is {share}: must be above 0, at most 1"));
+        }
+        for (class, seconds) in &self.jobs.attempt_timeout_seconds {
+            if class.parse::<Class>().is_err() {
+                problems.push(format!("jobs.attempt_timeout_seconds has {class:?}: p0 (most urgent) to p15"));
+            }
+            if *seconds == 0 {
+                problems.push(format!("jobs.attempt_timeout_seconds.{class} is 0: must be at least 1"));
+            }
         }
         if let Err(error) = self.priority.layer(&self.upstreams) {
             problems.extend(error.problems().iter().cloned());

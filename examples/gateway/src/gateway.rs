@@ -11,6 +11,7 @@ use forebay_autoscale::{AutoscaleHandle, AutoscaleLayer, Capacity, ScalePolicy, 
 use forebay_balance::BalanceHandle;
 use forebay_cache::{CacheLayer, JsonRoute};
 use forebay_core::{Class, ConfigError};
+use forebay_offload::policy::JobClass;
 use forebay_offload::redb::RedbStore;
 use forebay_offload::{JobQueue, JobRouter, OffloadLayer, Worker};
 use forebay_priority::{ByHeader, PriorityHandle, PriorityLayer};
@@ -83,6 +84,7 @@ impl Gateway {
         let inner = ServiceBuilder::new().layer(priority).service(balance.into_infallible());
         let worker = Worker::builder(queue.clone(), inner.clone())
             .concurrency(config.jobs.concurrency)
+            .max_share(config.jobs.max_tenant_share)
             .yield_to(prio.clone())
             .build()?;
         let (stop, mut stopped) = watch::channel(false);
@@ -259,7 +261,15 @@ async fn jobs(config: &Config) -> Result<JobQueue, ConfigError> {
         std::fs::create_dir_all(folder).map_err(|error| problem(&error))?;
     }
     let store = RedbStore::open(file).await.map_err(|error| problem(&error))?;
-    JobQueue::builder(store, "gateway").path("/jobs").build()
+    let mut queue = JobQueue::builder(store, "gateway").path("/jobs");
+    for (class, seconds) in &config.jobs.attempt_timeout_seconds {
+        if let Ok(class) = class.parse::<Class>() {
+            let mut settings = JobClass::of(class);
+            settings.attempt_timeout = Duration::from_secs(*seconds);
+            queue = queue.class(class, settings);
+        }
+    }
+    queue.build()
 }
 
 /// The scaling policy of a configuration.

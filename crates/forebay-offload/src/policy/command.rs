@@ -105,13 +105,28 @@ pub struct Claim {
     pub classes: [bool; Class::COUNT],
     /// The part of each class in all claimed places, in thousandths.
     pub shares: [u32; Class::COUNT],
+    /// How many jobs of each class and all less urgent ones together.
+    pub room: [u32; Class::COUNT],
+    /// How many jobs an owner may have at the worker, those in `held` included; jobs without an owner are not bounded.
+    pub max_per_owner: u32,
+    /// How many jobs each owner has at the worker already; owners that are not named have none.
+    pub held: Vec<(Option<OwnerTag>, u32)>,
 }
 
 impl Claim {
-    /// Asks for `max` jobs of any class, for 10 s, without shares.
+    /// Asks for `max` jobs of any class and owner, for 10 s, without shares.
     #[must_use]
     pub const fn new(nonce: u128, max: u32) -> Self {
-        Self { nonce, max, ttl_ms: 10_000, classes: [true; Class::COUNT], shares: [0; Class::COUNT] }
+        Self {
+            nonce,
+            max,
+            ttl_ms: 10_000,
+            classes: [true; Class::COUNT],
+            shares: [0; Class::COUNT],
+            room: [u32::MAX; Class::COUNT],
+            max_per_owner: u32::MAX,
+            held: Vec::new(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use forebay_core::Class;
 
-use super::{Command, Effects, Job, JobId, JobState, KeyTag, OwnerTag, Reply, Stats, rate::Rate};
+use super::{Command, Effects, Job, JobId, JobState, KeyTag, OwnerTag, Reply, Stats, rate::Rate, ready::Ready};
 
 /// Failed jobs that a queue keeps; past it the one that would go first goes.
 pub(super) const MAX_DEAD: usize = 10_000;
@@ -11,8 +11,8 @@ pub(super) const MAX_DEAD: usize = 10_000;
 #[derive(Debug, Default)]
 pub struct Machine {
     pub(super) jobs: HashMap<JobId, Job>,
-    /// Ready jobs by the instant they should have started.
-    pub(super) ready: [BTreeSet<(u64, JobId)>; Class::COUNT],
+    /// Ready jobs by owner and by the instant they should have started.
+    pub(super) ready: [Ready; Class::COUNT],
     /// Scheduled jobs by their run time.
     pub(super) scheduled: BTreeSet<(u64, JobId)>,
     /// Running jobs by the end of their lease.
@@ -130,7 +130,7 @@ impl Machine {
     pub(super) fn place(&mut self, job: Job) {
         let class = job.class.index();
         match job.state {
-            JobState::Ready => _ = self.ready[class].insert((job.due, job.id)),
+            JobState::Ready => self.ready[class].insert(&job),
             JobState::Scheduled => _ = self.scheduled.insert((job.run_at, job.id)),
             JobState::Running => _ = self.leases.insert((job.until, job.id)),
             JobState::Failed => _ = self.dead.insert((job.until, job.id)),
@@ -155,12 +155,14 @@ impl Machine {
         let job = self.jobs.remove(&id)?;
         let class = job.class.index();
         match job.state {
-            JobState::Ready => self.ready[class].remove(&(job.due, id)),
-            JobState::Scheduled => self.scheduled.remove(&(job.run_at, id)),
-            JobState::Running => self.leases.remove(&(job.until, id)),
-            JobState::Failed => self.dead.remove(&(job.until, id)),
-            JobState::Completed | JobState::Cancelled | JobState::Expired => self.ended.remove(&(job.until, id)),
-        };
+            JobState::Ready => self.ready[class].remove(&job),
+            JobState::Scheduled => _ = self.scheduled.remove(&(job.run_at, id)),
+            JobState::Running => _ = self.leases.remove(&(job.until, id)),
+            JobState::Failed => _ = self.dead.remove(&(job.until, id)),
+            JobState::Completed | JobState::Cancelled | JobState::Expired => {
+                self.ended.remove(&(job.until, id));
+            }
+        }
         if job.state.is_waiting() {
             self.expiry.remove(&(job.expires, id));
             self.stats.waiting[class] -= 1;

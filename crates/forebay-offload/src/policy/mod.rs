@@ -19,7 +19,7 @@
 //!
 //! Any command may be repeated after an unknown outcome: an enqueue by its client-made id, a claim by its nonce, the
 //! others by job id and fencing token. Each costs O(k log n) for k jobs named in it, plus a bounded number (256 due,
-//! 64 lost leases) of jobs whose time has come.
+//! 64 lost leases) of jobs whose time has come; a claim also O(log n) for each owner that it passes over.
 
 mod backoff;
 mod claim;
@@ -31,6 +31,7 @@ mod id;
 mod job;
 mod machine;
 mod rate;
+mod ready;
 mod reply;
 mod settle;
 mod sweep;

@@ -2,7 +2,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use forebay_core::{Class, ConfigError, DemandSource};
 
-use super::verdict::{Decide, Decision, Exchange};
+use super::{
+    slots::Slots,
+    verdict::{Decide, Decision, Exchange},
+};
 use crate::queue::JobQueue;
 
 /// Runs the jobs of a queue through a service: see [`run`](Self::run).
@@ -17,6 +20,7 @@ pub struct Worker<S> {
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) concurrency: usize,
+    pub(super) max_share: f64,
     pub(super) lease: Duration,
     pub(super) drain_timeout: Duration,
     pub(super) classes: [bool; Class::COUNT],
@@ -36,6 +40,7 @@ impl<S> Worker<S> {
             service,
             settings: Settings {
                 concurrency: 1,
+                max_share: 0.5,
                 lease: Duration::from_secs(10),
                 drain_timeout: Duration::from_secs(30),
                 classes: [true; Class::COUNT],
@@ -57,8 +62,20 @@ pub struct WorkerBuilder<S> {
 
 impl<S> WorkerBuilder<S> {
     /// Sets how many jobs run at the same time: 1 unless set.
+    ///
+    /// Not all slots are for every job, see [how they are shared](crate#how-the-slots-are-shared). A worker with one
+    /// slot can keep none free.
     pub const fn concurrency(mut self, jobs: usize) -> Self {
         self.settings.concurrency = jobs;
+        self
+    }
+
+    /// Sets the part of the slots that the jobs of one owner may hold, above 0 to 1: half unless set, rounded up.
+    ///
+    /// The owner is the request's `Principal`; jobs without one are not bounded. Where all jobs are of one
+    /// tenant, 1 is right.
+    pub const fn max_share(mut self, share: f64) -> Self {
+        self.settings.max_share = share;
         self
     }
 
@@ -74,7 +91,7 @@ impl<S> WorkerBuilder<S> {
         self
     }
 
-    /// Sets which classes are run: all unless set.
+    /// Sets which classes are run: all unless set. The most urgent of them may hold all slots.
     pub fn classes(mut self, classes: impl IntoIterator<Item = Class>) -> Self {
         self.settings.classes = [false; Class::COUNT];
         for class in classes {
@@ -108,6 +125,9 @@ impl<S> WorkerBuilder<S> {
         if settings.concurrency == 0 {
             problems.push("concurrency = 0: must be at least 1".to_owned());
         }
+        if !(settings.max_share > 0.0 && settings.max_share <= 1.0) {
+            problems.push(format!("max_share = {}: must be above 0, at most 1", settings.max_share));
+        }
         if !(Duration::from_secs(3)..=Duration::from_secs(3_600)).contains(&settings.lease) {
             problems.push(format!("lease = {:?}: must be 3 s to 1 h", settings.lease));
         }
@@ -120,6 +140,14 @@ impl<S> WorkerBuilder<S> {
 }
 
 impl Settings {
+    /// Makes the slots of the worker, all free.
+    pub(super) fn slots(&self) -> Slots {
+        // Whole numbers far below 2^53; a product such as 100 * 0.07 may be a little above the whole number it stands for.
+        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let per_owner = (self.concurrency as f64 * self.max_share - 1e-6).ceil() as usize;
+        Slots::new(self.concurrency, per_owner.max(1), &self.classes)
+    }
+
     /// Says which classes may be claimed now.
     pub(super) fn open_classes(&self) -> [bool; Class::COUNT] {
         let Some(Gate(source)) = &self.gate else { return self.classes };

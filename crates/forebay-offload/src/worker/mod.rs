@@ -6,6 +6,7 @@ mod context;
 mod job;
 mod leases;
 mod run;
+mod slots;
 mod verdict;
 
 pub use self::{

@@ -1,4 +1,5 @@
 use std::{
+    collections::HashMap,
     future::{Future, poll_fn},
     mem,
     pin::{Pin, pin},
@@ -12,7 +13,7 @@ use forebay_core::{BoxError, ReqBody};
 use http::{Request, Response};
 use http_body::Body;
 use tokio::{
-    task::JoinSet,
+    task::{Id, JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tower_service::Service;
@@ -21,6 +22,7 @@ use super::{
     builder::Worker,
     job::{Tally, run_job},
     leases::{Leases, Stop},
+    slots::{Holder, Slots},
 };
 use crate::{
     policy::{Claim, Verdict},
@@ -65,18 +67,20 @@ where
 {
     /// Runs jobs until `shutdown` resolves, then finishes those that run.
     ///
-    /// Waits for work, polls the service ready, and only then claims as many jobs as there are ready instances. No
-    /// error of the store or the service ends it. What still runs after the drain timeout is given back without
-    /// counting as an attempt.
+    /// Waits for work, polls the service ready, and only then claims as many jobs as there are ready instances, of
+    /// classes and owners that have [slots left](crate#how-the-slots-are-shared). No error of the store or the service
+    /// ends it. What still runs after the drain timeout is given back without counting as an attempt.
     ///
     /// # Cancel safety
     /// Dropped early, its running jobs are dropped too; their leases end, and each counts a crash.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> WorkerSummary {
         let leases = Leases::new(self.queue.clone(), self.settings.lease);
         let run = Run {
+            slots: self.settings.slots(),
             worker: self,
             leases: Arc::clone(&leases),
             tasks: JoinSet::new(),
+            holders: HashMap::new(),
             summary: WorkerSummary::default(),
             nonce: random::nonce(),
             unsure: None,
@@ -94,6 +98,9 @@ struct Run<S> {
     worker: Worker<S>,
     leases: Arc<Leases>,
     tasks: JoinSet<Tally>,
+    slots: Slots,
+    /// The slot of each task.
+    holders: HashMap<Id, Holder>,
     summary: WorkerSummary,
     /// Of the next claim; the same again after an error, for the claim may have been heard.
     nonce: u128,
@@ -114,8 +121,8 @@ where
     async fn work(mut self, mut shutdown: Pin<&mut impl Future<Output = ()>>) -> WorkerSummary {
         let concurrency = self.worker.settings.concurrency;
         loop {
-            while let Some(done) = self.tasks.try_join_next() {
-                self.count(done.unwrap_or(Tally::Crashed));
+            while let Some(done) = self.tasks.try_join_next_with_id() {
+                self.ended(done);
             }
             let free = concurrency - self.tasks.len().min(concurrency);
             let work = self.worker.queue.store().work(self.worker.queue.name());
@@ -134,9 +141,7 @@ where
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
-                    self.count(done.unwrap_or(Tally::Crashed));
-                }
+                Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => self.ended(done),
                 // Left alone while full: the wake-up is for a worker that has room.
                 () = work, if free > 0 => {}
                 () = sleep(idle) => {}
@@ -153,8 +158,9 @@ where
         if !classes.contains(&true) {
             return Err(GATE_POLL);
         }
-        let waiting = queue.stats().waiting;
-        let waiting: u64 = (0..waiting.len()).filter(|&class| classes[class]).map(|class| waiting[class]).sum();
+        let (waiting, room) = (queue.stats().waiting, self.slots.room());
+        let open = (0..waiting.len()).filter(|&class| classes[class] && room[class] > 0);
+        let waiting: u64 = open.map(|class| waiting[class]).sum();
         // Jobs of a claim that was heard do not wait any more, but are ours.
         let waiting = waiting.max(u64::from(self.unsure.is_some()));
         let wanted = free.min(usize::try_from(waiting).unwrap_or(usize::MAX));
@@ -217,6 +223,7 @@ where
         ask.ttl_ms = u64::try_from(settings.lease.as_millis()).unwrap_or(u64::MAX);
         ask.classes = settings.open_classes();
         ask.shares = std::array::from_fn(|class| queue.config().classes[class].share_thousandths);
+        self.slots.bound(&mut ask);
         queue.store().claim(queue.name(), &ask).await
     }
 
@@ -237,7 +244,9 @@ where
         let settings = Arc::clone(&self.worker.settings);
         let lease = LeaseRef { id: leased.job.id, token: leased.job.token };
         let (lease, stop) = self.leases.hold(lease, asked);
-        self.tasks.spawn(run_job(queue, settings, instance, leased, lease, stop));
+        let holder = self.slots.take(&leased.job);
+        let task = self.tasks.spawn(run_job(queue, settings, instance, leased, lease, stop));
+        self.holders.insert(task.id(), holder);
     }
 
     fn next_pause(&mut self) -> Duration {
@@ -255,9 +264,18 @@ where
     }
 
     async fn join(&mut self) {
-        while let Some(done) = self.tasks.join_next().await {
-            self.count(done.unwrap_or(Tally::Crashed));
+        while let Some(done) = self.tasks.join_next_with_id().await {
+            self.ended(done);
         }
+    }
+
+    /// Counts what a task has come to, and gives its slot back.
+    fn ended(&mut self, done: Result<(Id, Tally), JoinError>) {
+        let (id, tally) = done.unwrap_or_else(|error| (error.id(), Tally::Crashed));
+        if let Some(holder) = self.holders.remove(&id) {
+            self.slots.give_back(holder);
+        }
+        self.count(tally);
     }
 
     const fn count(&mut self, tally: Tally) {

@@ -218,51 +218,75 @@ impl Naive {
             return format!("{held:?}");
         }
         self.tidy(now);
-        let ready = |naive: &Self, class: usize| {
-            let mut ids: Vec<_> = naive
-                .items
-                .iter()
-                .filter(|item| item.state == JobState::Ready && item.class == class)
-                .map(|item| (item.due, item.id))
-                .collect();
-            ids.sort_unstable();
-            ids
-        };
-        let mut counts = [0usize; 16];
-        let mut left = ask.max as usize;
+        let mut taken = Vec::new();
         for class in (0..16).filter(|&class| ask.classes[class]) {
-            let waiting = ready(self, class).len();
-            self.credit[class] =
-                if waiting == 0 { 0 } else { (self.credit[class] + ask.shares[class] * ask.max).min(8_000) };
-            counts[class] = (self.credit[class] as usize / 1_000).min(waiting).min(left);
-            self.credit[class] -= 1_000 * counts[class] as u32;
-            left -= counts[class];
+            if !self.items.iter().any(|item| item.state == JobState::Ready && item.class == class) {
+                self.credit[class] = 0;
+            } else if self.next(class, ask, &taken).is_some() {
+                let more = (0..=class).map(|class| self.room(class, ask, &taken)).min().unwrap().min(ask.max.into());
+                self.credit[class] = (self.credit[class] + ask.shares[class] * more as u32).min(8_000);
+            }
+            while self.credit[class] >= 1_000
+                && taken.len() < ask.max as usize
+                && let Some(id) = self.next(class, ask, &taken)
+            {
+                self.credit[class] -= 1_000;
+                taken.push(id);
+            }
         }
         for class in (0..16).filter(|&class| ask.classes[class]) {
-            let more = (ready(self, class).len() - counts[class]).min(left);
-            self.credit[class] = self.credit[class].saturating_sub(1_000 * more as u32);
-            counts[class] += more;
-            left -= more;
+            while taken.len() < ask.max as usize
+                && let Some(id) = self.next(class, ask, &taken)
+            {
+                self.credit[class] = self.credit[class].saturating_sub(1_000);
+                taken.push(id);
+            }
         }
-        if counts.iter().all(|&count| count == 0) {
+        if taken.is_empty() {
             return "[]".into();
         }
         self.epoch += 1;
         let token = self.epoch;
         let mut claimed = Vec::new();
-        for (class, count) in counts.into_iter().enumerate() {
-            for (_, id) in ready(self, class).into_iter().take(count) {
-                let item = self.item(id).unwrap();
-                item.state = JobState::Running;
-                item.attempts += 1;
-                item.token = token;
-                item.until = now + ask.ttl_ms;
-                claimed.push((id, token, item.attempts));
+        for class in 0..16 {
+            for id in &taken {
+                let item = self.item(*id).unwrap();
+                if item.class == class {
+                    item.state = JobState::Running;
+                    item.attempts += 1;
+                    item.token = token;
+                    item.until = now + ask.ttl_ms;
+                    claimed.push((*id, token, item.attempts));
+                }
             }
         }
         let ids = claimed.iter().map(|(id, _, _)| *id).collect();
         self.nonces.insert(ask.nonce, (token, ids, now + ask.ttl_ms));
         format!("{claimed:?}")
+    }
+
+    /// Returns the job of the class that starts next, if the jobs already taken leave room for one.
+    fn next(&self, class: usize, ask: &Claim, taken: &[JobId]) -> Option<JobId> {
+        if (0..=class).any(|class| self.room(class, ask, taken) == 0) {
+            return None;
+        }
+        let of_owner = |owner: Option<OwnerTag>| {
+            let held: u64 = ask.held.iter().filter(|(of, _)| *of == owner).map(|(_, held)| u64::from(*held)).sum();
+            held + self.items.iter().filter(|item| taken.contains(&item.id) && item.owner == owner).count() as u64
+        };
+        let ready = self.items.iter().filter(|item| item.state == JobState::Ready && item.class == class);
+        ready
+            .filter(|item| !taken.contains(&item.id))
+            .filter(|item| item.owner.is_none() || of_owner(item.owner) < u64::from(ask.max_per_owner))
+            .map(|item| (item.due, item.id))
+            .min()
+            .map(|(_, id)| id)
+    }
+
+    /// Returns how many more jobs of the class and the less urgent ones together may be taken.
+    fn room(&self, class: usize, ask: &Claim, taken: &[JobId]) -> u64 {
+        let counted = self.items.iter().filter(|item| taken.contains(&item.id) && item.class >= class).count() as u64;
+        u64::from(ask.room[class]).saturating_sub(counted)
     }
 
     fn settle(&mut self, now: u64, id: JobId, token: u64, verdict: Verdict) -> String {

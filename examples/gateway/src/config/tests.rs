@@ -114,3 +114,33 @@ fn the_environment_goes_over_the_file() {
     let wrong = |name: &str| (name == "FOREBAY_PRIORITY_LIMIT").then(|| "many".to_owned());
     assert!(Config::load(None, wrong).expect_err("no number").to_string().contains("FOREBAY_PRIORITY_LIMIT"));
 }
+
+#[test]
+fn attempt_timeouts_and_the_share_of_a_tenant_are_read_checked_and_printed() {
+    let read = |jobs: &str| {
+        let config = Config::parse(&format!("[jobs]\n{jobs}\n[[upstreams]]\nurl = 'http://a'\n"))?;
+        config.validate()?;
+        Ok::<_, ConfigError>(config)
+    };
+    let config = read("max_tenant_share = 0.25\nattempt_timeout_seconds = { p0 = 600, P15 = 1 }").expect("valid");
+    assert_eq!(config.jobs.max_tenant_share, 0.25);
+    assert_eq!(config.jobs.attempt_timeout_seconds["p0"], 600);
+    let printed = config.to_toml().expect("TOML");
+    assert!(printed.contains("max_tenant_share = 0.25") && printed.contains("P15 = 1"), "{printed}");
+    assert_eq!(Config::parse(&printed).expect("what we print, we read"), config);
+    assert_eq!(read("").expect("valid").jobs, Jobs::default());
+    for (jobs, named) in [
+        ("max_tenant_share = 0.0", "jobs.max_tenant_share is 0"),
+        ("max_tenant_share = 1.5", "jobs.max_tenant_share is 1.5"),
+        ("max_tenant_share = nan", "jobs.max_tenant_share is NaN"),
+        ("attempt_timeout_seconds = { p16 = 5 }", "jobs.attempt_timeout_seconds has \"p16\""),
+        ("attempt_timeout_seconds = { p3 = 0 }", "jobs.attempt_timeout_seconds.p3 is 0"),
+        ("attempt_timeout_seconds = { p3 = -1 }", "attempt_timeout_seconds"),
+    ] {
+        let error = read(jobs).expect_err(named).to_string();
+        assert!(error.contains(named), "{named} in {error}");
+    }
+    let error =
+        read("max_tenant_share = 2.0\nattempt_timeout_seconds = { batch = 0, p1 = 0 }").expect_err("all at once");
+    assert_eq!(error.problems().len(), 4, "{error}");
+}
