@@ -111,7 +111,7 @@ async fn r43_p0_finds_its_place_while_the_shared_pool_is_full() {
 async fn r37_a_session_stays_with_its_group_and_idle_servers_are_checked() {
     let servers = [model(64).await, model(64).await, model(64).await, model(64).await];
     let mut config = Config::default();
-    config.priority.limit = 64;
+    config.priority.limit = Some(64.into());
     config.balance.pin = Some(PinTo::Group);
     config.balance.health_path = Some("/health".to_owned());
     config.balance.metrics_path = Some("/metrics".to_owned());

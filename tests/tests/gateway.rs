@@ -36,7 +36,7 @@ async fn ask(http: &Http, request: Request<Full<Bytes>>) -> Response<Bytes> {
 
 fn wide(seats: usize) -> Config {
     let mut config = Config::default();
-    config.priority.limit = seats;
+    config.priority.limit = Some(seats.into());
     config.access_log = false;
     config
 }

@@ -41,7 +41,7 @@ fn config() -> Config {
         [[keys]]\ntenant = 'trial'\ntier = 'trial'\nkey = '{TRIAL}'"
     );
     let mut config = Config::parse(&text).expect("valid");
-    (config.priority.limit, config.access_log) = (16, false);
+    (config.priority.limit, config.access_log) = (Some(16.into()), false);
     config
 }
 
@@ -321,7 +321,7 @@ async fn each_end_of_a_body_has_its_status_and_the_response_arrives() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_read_is_charged_until_it_is_with_the_backend() {
     let mut config = config();
-    config.priority.limit = 0; // paused: requests wait in the queue
+    config.priority.limit = Some(0.into()); // paused: requests wait in the queue
     let stack = stack(config).await;
     let http = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let text = format!("{ASK}{}", " ".repeat(40_000));

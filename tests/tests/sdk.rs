@@ -13,7 +13,7 @@ async fn check(script: Option<&str>, mut sdk: std::process::Command, seats: usiz
     let model = || ModelServer::builder().model("sim-7b").decode_tokens_per_second(500.0).build().expect("valid");
     let text = format!("tiers.gold = 'p0'\n[[keys]]\ntenant = 'sdk'\ntier = 'gold'\nkey = '{KEY}'");
     let mut config = Config::parse(&text).expect("valid");
-    config.priority.limit = seats;
+    config.priority.limit = Some(seats.into());
     let stack = Stack::start(vec![model(), model(), model()], config).await;
     if let Some(script) = script {
         sdk = std::process::Command::new(sdk.get_program());

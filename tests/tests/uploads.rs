@@ -22,7 +22,7 @@ async fn uploads_that_wait_do_not_keep_out_who_is_more_urgent() {
     let slow = ModelServer::builder().model("sim-7b").decode_tokens_per_second(1.0).build().expect("valid");
     let text = format!("tiers.gold = 'p0'\n[[keys]]\ntenant = 'urgent'\ntier = 'gold'\nkey = '{KEY}'");
     let mut config = Config::parse(&text).expect("valid");
-    (config.priority.limit, config.access_log) = (1, false);
+    (config.priority.limit, config.access_log) = (Some(1.into()), false);
     let stack = Stack::start(vec![slow], config).await;
     let http: Http = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let post = |path: &str, class: &str, body: Bytes| {
