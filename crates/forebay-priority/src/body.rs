@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use forebay_core::{BoxError, Guarded, ResBody};
+use forebay_core::{BodyGuard as _, BoxError, Guarded, Outcome, ResBody};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::policy::{Tick, Ticket};
 use crate::reader::Reader;
-use crate::seat::{Seat, SeatRevoked};
+use crate::seat::{HowWatched, Seat, SeatRevoked};
 use crate::shared::Shared;
 
 /// The response body of a [`Priority`](crate::Priority): a refusal, or the body from inside with its [`Seat`].
@@ -34,7 +34,10 @@ pin_project! {
     enum Kind<R> {
         // It has no seat, or nothing takes that away.
         Kept { #[pin] body: Guarded<R, Seat> },
-        Watched { watch: Watch<R> },
+        // In boxes, as a body is moved more often than it is either of these.
+        Watched { watch: Box<Watch<R>> },
+        // It has let go of its seat.
+        Read { rest: Box<(Ahead, Pin<Box<R>>)> },
     }
 }
 
@@ -44,15 +47,19 @@ struct Watch<R> {
     shared: Arc<Shared>,
     ticket: Ticket,
     /// Read before the reader asked for anything.
-    ahead: Option<Result<Frame<Bytes>, BoxError>>,
+    ahead: Ahead,
     /// The end of a body that was taken away has been told.
     told: bool,
 }
 
-type Boxed<R> = Pin<Box<Guarded<R, Seat>>>;
+/// A frame that was read before the reader asked for anything.
+type Ahead = Option<Result<Frame<Bytes>, BoxError>>;
+
+/// A body that can be moved into its place after it was polled.
+type Movable<R> = Guarded<Pin<Box<R>>, Seat>;
 
 struct Answer<R> {
-    body: Mutex<Option<Boxed<R>>>,
+    body: Mutex<Option<Movable<R>>>,
     reader: Reader,
     /// When its seat is taken away in any case.
     hold_ends: Tick,
@@ -87,7 +94,7 @@ impl<R: Send> Revocable for Answer<R> {
 }
 
 impl<R> Answer<R> {
-    fn lock(&self) -> MutexGuard<'_, Option<Boxed<R>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Movable<R>>> {
         self.body.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -100,35 +107,43 @@ where
     /// A body behind its seat. One of known length that is whole with its first frame, as a text in memory is, lets go of
     /// its seat here: nothing is left to be done for it, however slowly it is read.
     #[inline]
-    pub(crate) fn new(body: R, seat: Seat, cx: &mut Context<'_>) -> PriorityBody<R> {
-        let watch = if body.is_end_stream() { None } else { seat.watch() };
-        let Some((shared, class, hold_ends)) = watch else {
+    pub(crate) fn new(body: R, mut seat: Seat, cx: &mut Context<'_>) -> PriorityBody<R> {
+        if body.is_end_stream() || !seat.is_watched() {
             return ResBody::passed(Self { kind: Kind::Kept { body: Guarded::new(body, seat) } });
-        };
-        let known = body.size_hint().exact().is_some();
-        let mut body = Box::pin(Guarded::new(body, seat));
-        let mut ahead = None;
-        if known && let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(cx) {
-            match frame.map(Frame::into_data) {
-                Ok(Ok(data)) if body.is_end_stream() => return ResBody::answer(data),
-                Ok(Ok(data)) => ahead = Some(Ok(Frame::data(data))),
-                Ok(Err(other)) => ahead = Some(Ok(other)),
-                Err(error) => ahead = Some(Err(error)),
-            }
         }
-        ResBody::passed(Self { kind: Kind::Watched { watch: Watch::new(body, ahead, shared, class, hold_ends) } })
+        let known = body.size_hint().exact().is_some();
+        let (mut body, mut ahead) = (Box::pin(body), None);
+        if known && let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(cx) {
+            let frame = frame.map(Frame::into_data).map_err(Into::into);
+            if let Ok(Ok(data)) = &frame
+                && !data.is_empty()
+            {
+                seat.first_data();
+            }
+            ahead = match frame {
+                Ok(Ok(data)) if body.is_end_stream() => {
+                    seat.finish(Outcome::Success);
+                    return ResBody::answer(data);
+                }
+                Ok(Ok(data)) => Some(Ok(Frame::data(data))),
+                Ok(Err(other)) => Some(Ok(other)),
+                Err(error) => Some(Err(error)),
+            };
+        }
+        match seat.watch() {
+            Some(how) => {
+                let watch = Box::new(Watch::new(body, seat, ahead, how));
+                ResBody::passed(Self { kind: Kind::Watched { watch } })
+            }
+            // With the first data it has let go of its seat: nothing is left to be taken away.
+            None => ResBody::passed(Self { kind: Kind::Read { rest: Box::new((ahead, body)) } }),
+        }
     }
 }
 
 impl<R: Body<Data = Bytes> + Send + 'static> Watch<R> {
-    fn new(
-        body: Boxed<R>,
-        ahead: Option<Result<Frame<Bytes>, BoxError>>,
-        shared: Arc<Shared>,
-        class: u8,
-        hold_ends: Tick,
-    ) -> Self {
-        let reader = shared.reader();
+    fn new(body: Pin<Box<R>>, seat: Seat, ahead: Ahead, (shared, class, hold_ends): HowWatched) -> Self {
+        let (reader, body) = (shared.reader(), Guarded::new(body, seat));
         let answer = Arc::new(Answer { body: Mutex::new(Some(body)), reader, hold_ends, class });
         let ticket = shared.watch(Arc::clone(&answer) as Arc<dyn Revocable>);
         Self { answer, shared, ticket, ahead, told: false }
@@ -143,7 +158,7 @@ where
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let now = self.shared.now();
         let mut place = self.answer.lock();
-        let Some(body) = &mut *place else {
+        let Some(body) = place.as_mut() else {
             let told = std::mem::replace(&mut self.told, true);
             let why = if self.answer.hold_ends <= now { SeatRevoked::MaxHold } else { SeatRevoked::ReaderStalled };
             return Poll::Ready((!told).then(|| Err(why.into())));
@@ -151,7 +166,7 @@ where
         self.answer.reader.asks(now);
         let polled = match self.ahead.take() {
             Some(frame) => Poll::Ready(Some(frame)),
-            None => body.as_mut().poll_frame(cx),
+            None => Pin::new(&mut *body).poll_frame(cx),
         };
         if let Poll::Ready(Some(Ok(frame))) = &polled
             && !body.is_end_stream()
@@ -181,6 +196,10 @@ where
         match self.project().kind.project() {
             KindProj::Kept { body } => body.poll_frame(cx),
             KindProj::Watched { watch } => watch.poll_frame(cx),
+            KindProj::Read { rest } => match rest.0.take() {
+                Some(frame) => Poll::Ready(Some(frame)),
+                None => rest.1.as_mut().poll_frame(cx).map_err(Into::into),
+            },
         }
     }
 
@@ -191,6 +210,7 @@ where
                 Some(body) => watch.ahead.is_none() && body.is_end_stream(),
                 None => watch.told,
             },
+            Kind::Read { rest } => rest.0.is_none() && rest.1.is_end_stream(),
         }
     }
 
@@ -198,16 +218,19 @@ where
         match &self.kind {
             Kind::Kept { body } => body.size_hint(),
             Kind::Watched { watch } => {
-                let hint = watch.answer.lock().as_ref().map(|body| body.size_hint()).unwrap_or_default();
-                match (&watch.ahead, hint.exact()) {
-                    (Some(Ok(frame)), Some(rest)) => {
-                        SizeHint::with_exact(rest + frame.data_ref().map_or(0, Bytes::len) as u64)
-                    }
-                    (Some(_), _) => SizeHint::default(),
-                    (None, _) => hint,
-                }
+                with_ahead(watch.answer.lock().as_ref().map(Body::size_hint).unwrap_or_default(), &watch.ahead)
             }
+            Kind::Read { rest } => with_ahead(rest.1.size_hint(), &rest.0),
         }
+    }
+}
+
+/// The size of a frame that was read before, and of the rest.
+fn with_ahead(rest: SizeHint, ahead: &Ahead) -> SizeHint {
+    match (ahead, rest.exact()) {
+        (Some(Ok(frame)), Some(rest)) => SizeHint::with_exact(rest + frame.data_ref().map_or(0, Bytes::len) as u64),
+        (Some(_), _) => SizeHint::default(),
+        (None, _) => rest,
     }
 }
 

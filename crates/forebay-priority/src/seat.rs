@@ -27,6 +27,9 @@ pub enum SeatRevoked {
     ReaderStalled,
 }
 
+/// The layer, the class, and when the seat is taken away in any case.
+pub(crate) type HowWatched = (Arc<Shared>, u8, Tick);
+
 impl Seat {
     /// A seat for the body behind this head.
     #[inline]
@@ -56,12 +59,15 @@ impl Seat {
 
     /// What it takes to watch the reader of its body: the layer, the class, and when the seat is taken away in any case.
     /// `None`: there is no seat, or nothing takes it away.
+    pub(crate) fn watch(&self) -> Option<HowWatched> {
+        let permit = self.permit.as_ref().filter(|_| self.is_watched())?;
+        Some((Arc::clone(permit.shared()), permit.class(), permit.hold_ends()))
+    }
+
+    /// Whether something takes it away.
     #[inline]
-    pub(crate) fn watch(&self) -> Option<(Arc<Shared>, u8, Tick)> {
-        let permit = self.permit.as_ref()?;
-        let hold_ends = permit.hold_ends();
-        (hold_ends != Tick::NEVER || permit.shared().watches())
-            .then(|| (Arc::clone(permit.shared()), permit.class(), hold_ends))
+    pub(crate) fn is_watched(&self) -> bool {
+        self.permit.as_ref().is_some_and(|permit| permit.shared().watches() || permit.is_bounded())
     }
 
     #[inline]

@@ -118,6 +118,22 @@ async fn one_that_has_not_asked_for_anything_is_behind_from_the_head_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_stops_after_it_has_read_for_long_is_cut_too() {
+    let (service, handle, _) = house(1, 100, 500);
+    let mut read = ask(&service, Class::P3).await.into_body();
+    let waits = tokio::spawn(ask(&service, Class::P0));
+    let begun = Instant::now();
+    while begun.elapsed() < millis(20_300) {
+        read.frame().await.expect("endless").expect("not cut, while it reads");
+    }
+    let stopped = Instant::now();
+    assert_eq!(waits.await.expect("no panic").status(), 200);
+    let waited = stopped.elapsed();
+    assert!(millis(14_000) <= waited && waited <= millis(19_000), "{waited:?}");
+    assert_eq!(handle.snapshot().classes[3].stalled, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_that_reads_is_not_cut_however_slow_the_backend_is() {
     for (bytes, pace) in [(1, 60_000), (20, 20), (64_000, 0)] {
         let (service, handle, _) = house(1, bytes, pace);

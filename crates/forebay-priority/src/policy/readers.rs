@@ -57,7 +57,9 @@ impl<T> Readers<T> {
             if until <= now {
                 stalled.extend(answer.waiter.clone());
             }
-            answer.deadline = until.max(now.plus(self.pause));
+            // One that is not behind now may be soon, and may have little time left.
+            let next = if until == Tick::NEVER { now.plus(4 * self.pause) } else { until };
+            answer.deadline = next.max(now.plus(self.pause));
             self.order.insert_by_deadline(&mut self.answers, first);
         }
         stalled
@@ -130,7 +132,8 @@ mod tests {
         assert_eq!(readers.next_look(Tick(155)), Some(Tick(165)));
         assert_eq!(readers.stalled(Tick(159), |_| Tick(0)), [], "its time has not come");
         assert_eq!(readers.stalled(Tick(160), |_| Tick::NEVER), [], "the backend has nothing to send");
-        assert_eq!(readers.stalled(Tick::NEVER, |_| Tick(5)), ['a']);
+        assert_eq!(readers.next_look(Tick(160)), Some(Tick(200)), "it may stop at any time");
+        assert_eq!(readers.stalled(Tick(1000), |_| Tick(5)), ['a']);
         assert_eq!(readers.forget(ticket), Some('a'));
         assert_eq!(readers.next_look(Tick(0)), None);
     }
