@@ -26,7 +26,7 @@
 //! # }
 //! ```
 //!
-//! # Who is how urgent
+//! # How the class is chosen
 //!
 //! A [`Class`](forebay_core::Class) in the request extensions, set by your own authentication, is trusted. Otherwise the
 //! classifier says how urgent the caller may be at most ([`Tiers`] does it by customer), and the caller may ask for
@@ -51,26 +51,46 @@
 //! # }
 //! ```
 //!
-//! # Who goes next
+//! # The order
 //!
-//! - Between classes the order is strict, but for [`reserved`](field@ClassConfig::reserved): the share of all seats that a
-//!   class gets at least while it has waiters, kept in seat-time, so that fractions of a seat are exact over time.
+//! - Waiting P0 goes first, always. After it the order between classes is strict, but for
+//!   [`reserved`](field@ClassConfig::reserved): the share of the seats that a class gets at least while its requests wait, in
+//!   seat-time, so that fractions of a seat are exact over time. The share is withheld while more of the class is served
+//!   than of a more urgent class that waits: no class fares better than a more urgent one. While P0 alone takes all seats,
+//!   nobody else is served.
 //! - Within a class tenants (by `Principal`, or [`fair_by`](PriorityBuilder::fair_by)) are served in turn, measured by the
-//!   time for which they hold seats: one at a hundred times the load of the others does not slow them down.
+//!   time for which they hold seats: one at a hundred times the load of the others does not slow them down. With
+//!   [`max_share`](field@PriorityConfig::max_share) one tenant never holds more than a part of the seats.
 //! - Of one tenant, the oldest goes first; when not all can be served in time any more, the newest
 //!   ([`Order::AdaptiveLifo`]).
-//! - A class may leave seats free for the more urgent ones ([`headroom`](field@ClassConfig::headroom)): needed where an
-//!   exchange lasts for minutes, as then a seat comes free too rarely.
+//! - A class may leave seats free for the more urgent ones ([`headroom`](field@ClassConfig::headroom)).
 //!
-//! # Who is told "no" at once
+//! # How long a request waits
+//!
+//! A request of class *c* waits for at most `max(queue_timeout, patience_seats x hold / seats)`: the hold is measured, the
+//! seats are those of the limit for which the backends have a place. So the same preset is right for exchanges of
+//! milliseconds and of minutes:
+//!
+//! | [`PriorityConfig::four_class`] | P0 | P1 | P2 | P3 |
+//! |---|---|---|---|---|
+//! | `queue_timeout` | 30 s | 20 s | 10 s | 5 s |
+//! | `patience_seats` | 48 | 24 | 20 | 16 |
+//! | so on 64 seats, 20 s each (a seat comes free every 0.3 s) | 30 s | 20 s | 10 s | 5 s |
+//! | on 8 seats, 20 s each (every 2.5 s) | 120 s | 60 s | 50 s | 40 s |
+//!
+//! The more urgent a class is, the *longer* it waits: its turn comes first, so its wait is short whatever it is allowed. Where
+//! a more urgent class gives up sooner, as in [`PriorityConfig::reference_table`], it is refused more often than the others
+//! once seats come free rarely; [`warnings`](PriorityHandle::warnings) says from when on.
+//!
+//! # Refusals
 //!
 //! Work that would come too late is never started: a request is refused when its predicted wait is more than twice the
-//! time that it has (its queue timeout, or its `Deadline` less what the backend takes to the first byte), and again when
-//! its turn comes, if it cannot be answered in time any more. A full queue refuses whoever would be served last.
+//! time that it has (what its class waits, or its `Deadline` less what the backend takes to the first byte), and again when
+//! its turn comes, if it cannot be answered in time any more. A full queue refuses the request that would be served last.
 //!
 //! | | status | problem type |
 //! |---|---|---|
-//! | its queue is full, or someone more urgent took its place | 429, `Retry-After` | `queue-full`, `evicted` |
+//! | its queue is full, or a more urgent request took its place | 429, `Retry-After` | `queue-full`, `evicted` |
 //! | it waited as long as its class may | 429, `Retry-After` | `queue-timeout` |
 //! | it cannot be answered before its deadline | 429, `Retry-After` | `deadline-infeasible` |
 //! | its deadline has passed | 504 | `deadline-exceeded` |
@@ -92,8 +112,23 @@
 //! and for tunnels; when the future is dropped, fails or panics ([`ReleaseOn`] may ask for earlier). The request body is
 //! not read while it waits, and a caller who leaves costs nothing: the backend never sees the request. The queue timeout
 //! bounds the time in the queue alone; [`answer_timeout`](field@ClassConfig::answer_timeout) and `Deadline` bound the time
-//! to the head; after that only [`max_hold`](field@ClassConfig::max_hold) counts. A client that reads slowly holds its
-//! seat as long as it reads: give your server a write timeout too.
+//! to the head; after that only [`max_hold`](field@ClassConfig::max_hold) counts. An answer of known length that is whole with
+//! its first frame, as a text in memory is, frees its seat with its head.
+//!
+//! # Callers that stop
+//!
+//! A client that reads nothing of its answer for [`stall`](field@PriorityConfig::stall) (15 s), or less than
+//! [`min_read_rate`](field@PriorityConfig::min_read_rate) (256 bytes a second) while it is behind, loses its seat once
+//! another request waits: the body is dropped where it lies, with its connection to the backend, and the client's next
+//! read ends with [`SeatRevoked`]. So a crowd of clients that never read makes an urgent request wait for one stall at most.
+//! The time in which the backend has nothing to send does not count. Three neighbours have to do the same for what this
+//! layer does not see:
+//!
+//! - *uploads that never end*: the request body is not read here, so the backend reads it while the seat is held. Collect
+//!   bodies before this layer, within a time and a budget, or put tower-http's `RequestBodyTimeoutLayer` outside of it;
+//! - *backends that are silent*: give the client of the backend a timeout between frames (`idle_timeout` of
+//!   forebay-balance), and requests a `Deadline`;
+//! - *answers without an end that are read eagerly*: set [`max_hold`](field@ClassConfig::max_hold).
 //!
 //! # Live
 //!
@@ -123,7 +158,11 @@
 //! - Two of these layers in one stack, or a call that comes back through the layer from inside, can deadlock on each
 //!   other's seats: use one, and [`exempt`](PriorityBuilder::exempt) such calls.
 //! - Predictions need 32 answers before they are believed; until then only queues and timeouts refuse.
-//! - A seat beyond `max_hold` is taken away when somebody waits and looks, at the latest when a waiter's own time is up.
+//! - A seat beyond `max_hold`, or of a reader that has stopped, is taken away when another request waits: within a quarter of
+//!   the stall after its time is over. To be able to do so costs an allocation for each answer, and three for a stream; with
+//!   neither `stall` nor `max_hold` there is none.
+//! - P0 that alone wants more than the capacity is refused like any other class, and nothing else is served meanwhile. On four
+//!   seats with holds of a minute P0 waits for minutes: nothing takes a seat from work that is under way.
 //! - An HTTP/1.1 client that leaves before its request body was read may be noticed only when its time is up.
 //! - Not there yet: weighted classes, preemption.
 
