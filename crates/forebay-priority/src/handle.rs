@@ -2,6 +2,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use forebay_core::{Class, ClassDemand, ConfigError, Demand, DemandSource};
 use http::Request;
@@ -23,6 +24,10 @@ pub struct PriorityHandle {
 pub struct PrioritySnapshot {
     /// The shared limit, in seats.
     pub limit: usize,
+    /// Of the limit, the seats for which the backends have a place, where they are asked.
+    pub seats: usize,
+    /// How long a seat is held on average, as far as is known.
+    pub hold: Duration,
     /// What is wanted of what there is: seats held and waited for, over the limit. Above 1, somebody waits.
     pub saturation: f64,
     /// Exchanges that still run although their seat was taken away after `max_hold`.
@@ -35,6 +40,8 @@ pub struct PrioritySnapshot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ClassSnapshot {
+    /// How long a request may wait now: its queue timeout, or longer where seats come free rarely.
+    pub patience: Duration,
     /// Requests that wait now.
     pub waiting: usize,
     /// Seats that they wait for.
@@ -69,6 +76,7 @@ impl PriorityHandle {
             .counts()
             .enumerate()
             .map(|(class, counts)| ClassSnapshot {
+                patience: core.patience(class),
                 waiting: counts.waiting,
                 queued: counts.queued,
                 in_flight: counts.in_flight,
@@ -80,7 +88,8 @@ impl PriorityHandle {
                 overdue: counts.overdue,
             })
             .collect();
-        let (limit, revoked_live) = (core.limit(), core.revoked());
+        let (limit, revoked_live, seats) = (core.limit(), core.revoked(), core.seats());
+        let hold = Duration::from_nanos(core.mean_hold() as u64);
         drop(state);
         let wanted: usize = classes.iter().map(|class| class.queued + class.in_flight).sum();
         let saturation = match (wanted, limit) {
@@ -88,7 +97,7 @@ impl PriorityHandle {
             (_, 0) => f64::INFINITY,
             (wanted, limit) => wanted as f64 / limit as f64,
         };
-        PrioritySnapshot { limit, saturation, revoked_live, classes }
+        PrioritySnapshot { limit, seats, hold, saturation, revoked_live, classes }
     }
 
     /// Changes the shared limit: waiters that now have a seat are woken within this call. 0 pauses. Below what is in

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use forebay_core::Reason;
 
 use super::class::{ClassCounts, ClassState};
@@ -522,6 +524,11 @@ impl<T, P> Scheduler<T, P> {
 
     pub(crate) fn rules(&self) -> impl ExactSizeIterator<Item = &ClassConfig> {
         self.classes.iter().map(|class| &class.rule)
+    }
+
+    /// How long a request of a class waits at most, at the pace as it was looked at last.
+    pub(crate) fn patience(&self, class: usize) -> Duration {
+        Duration::from_nanos(self.classes[class].patience)
     }
 
     /// How long a seat is held, in nanoseconds: measured, or expected.
