@@ -1,14 +1,23 @@
-//! Streams of seconds: is P0 served, and is the order kept, on fleets of 4 to 512 slots whose exchanges take 1 to 20 s, at
-//! twice to twenty times what fits? The real layer, in virtual time, over 504 cells.
+//! Streams of seconds: is P0 served, and is the order kept?
 //!
-//! `cargo bench -p forebay-benches --bench priority_hold`; with `-- --quick` a tenth of the cells runs, and nothing is judged.
-//! `FOREBAY_DRAW=file.svg` draws the grid.
+//! - The grid: the real layer, in virtual time, over 504 cells of fleets of 4 to 512 slots whose exchanges take 1 to 20 s,
+//!   at twice to twenty times what fits. `FOREBAY_DRAW=file.svg` draws it.
+//! - The fleets: 8 slots x 5 s and 64 slots x 20 s in real time, at twice what fits, through the gateway, HAProxy with
+//!   priority classes, and smg with its priority scheduler, one after the other (about 16 minutes with all three). P0's
+//!   refused share, its time to the first token and the goodput are held against HAProxy's.
+//!
+//! `cargo bench -p forebay-benches --bench priority_hold`; with `-- --fleets` only the fleets; with `-- --quick` a tenth of
+//! the cells and 20 s of one fleet through the gateway, and nothing is judged.
+
+// How long the benchmark itself takes is real time.
+#![allow(clippy::disallowed_methods)]
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use forebay_benches::priority::fleets::compare;
 use forebay_benches::priority::hold::{Arrivals, Cell, Fleet, Outcome, grid, judge, picture, run};
 use forebay_benches::{Goal, Report};
 
@@ -120,25 +129,34 @@ fn show(report: &mut Report, name: &str, cells: &[(Cell, Outcome)], judges: bool
     }
 }
 
-fn main() {
-    let (quick, azure, mut report) = (std::env::args().any(|arg| arg == "--quick"), azure(), Report::default());
-    let begun = Instant::now();
+/// Runs the grid.
+fn grids(report: &mut Report, quick: bool) {
+    let azure = azure();
     let pick =
         |cells: Vec<Cell>| -> Vec<Cell> { if quick { cells.into_iter().skip(3).step_by(10).collect() } else { cells } };
     let both = [Arrivals::Poisson, Arrivals::Bursty];
     let all = run_all(&pick(grid(&Fleet::GRID, &both, 1)), &azure);
-    show(&mut report, "grid", &all, !quick);
+    show(report, "grid", &all, !quick);
     if let Some(file) = std::env::var_os("FOREBAY_DRAW").map(PathBuf::from).filter(|_| !quick) {
         picture(&file, &all).expect("the drawing can be written");
     }
     let again = run_all(&pick(grid(&Fleet::GRID, &both, 2)), &azure);
-    show(&mut report, "grid, other seeds", &again, !quick);
+    show(report, "grid, other seeds", &again, !quick);
     let outside = run_all(&pick(grid(&Fleet::OUTSIDE, &both, 3)), &azure);
-    show(&mut report, "other fleets", &outside, !quick);
+    show(report, "other fleets", &outside, !quick);
     // Harder than any goal: the most urgent by themselves come in bursts.
     let own = grid(&Fleet::GRID, &[Arrivals::OwnBursts], 4).into_iter().filter(|cell| (cell.load - 5.0).abs() < 1e-9);
     let own = run_all(&pick(own.collect()), &azure);
-    show(&mut report, "each class in bursts of its own, 5x", &own, false);
+    show(report, "each class in bursts of its own, 5x", &own, false);
+}
+
+fn main() {
+    let told = |flag: &str| std::env::args().any(|arg| arg == flag);
+    let (quick, mut report, begun) = (told("--quick"), Report::default(), Instant::now());
+    if !told("--fleets") {
+        grids(&mut report, quick);
+    }
+    compare(&mut report, quick);
     println!("{:.0} s", begun.elapsed().as_secs_f64());
     report.print();
 }

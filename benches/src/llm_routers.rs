@@ -54,31 +54,38 @@ fn start(mut command: Command, addresses: &[String]) -> Option<Server> {
     command.args(["--prometheus-host", "127.0.0.1", "--prometheus-port", &metrics.port().to_string()]);
     command.args(["--policy", "power_of_two", "--worker-startup-check-interval", "1", "--worker-urls"]);
     command.args(addresses.iter().map(|address| format!("http://{address}")));
+    once_it_routes(spawn(command, free), free)
+}
+
+/// Starts a router that will listen on `free`.
+pub(crate) fn spawn(mut command: Command, free: SocketAddr) -> Server {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let server = Server::running(child.expect("an installed router starts"), free.to_string());
+    Server::running(child.expect("an installed router starts"), free.to_string())
+}
+
+/// Waits until a router routes a chat; `None`, and the router is ended, if it does not within 20 s.
+pub(crate) fn once_it_routes(server: Server, address: SocketAddr) -> Option<Server> {
+    const BODY: &str = "{\"model\":\"sim-7b\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"?\"}]}";
     let started = Instant::now();
-    while !routes(free) {
+    while post(address, "/v1/chat/completions", BODY).ok() != Some(200) {
         if started.elapsed() > Duration::from_secs(20) {
-            eprintln!("{command:?}: routes nothing within 20 s, and is left out");
-            return None; // ends it
+            eprintln!("the router on {address} routes nothing within 20 s, and is left out");
+            return None;
         }
         std::thread::sleep(Duration::from_millis(100));
     }
     Some(server)
 }
 
-/// Whether a request comes back with 200.
-fn routes(address: SocketAddr) -> bool {
-    const BODY: &str = "{\"model\":\"sim-7b\",\"max_tokens\":1,\"messages\":[{\"role\":\"user\",\"content\":\"?\"}]}";
-    let length = BODY.len();
-    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n";
-    let asked = || {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(stream, "{head}content-length: {length}\r\n\r\n{BODY}")?;
-        let mut status = [0; 12];
-        stream.read_exact(&mut status)?;
-        std::io::Result::Ok(status == *b"HTTP/1.1 200")
-    };
-    asked().unwrap_or(false)
+/// Posts JSON and returns the status of the answer.
+pub(crate) fn post(address: SocketAddr, path: &str, body: &str) -> std::io::Result<u16> {
+    let length = body.len();
+    let head = format!("POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n");
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    write!(stream, "{head}content-length: {length}\r\n\r\n{body}")?;
+    let mut status = [0; 12];
+    stream.read_exact(&mut status)?;
+    let digits = status.strip_prefix(b"HTTP/1.1 ").and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+    digits.ok_or_else(|| std::io::Error::other("not HTTP/1.1"))
 }

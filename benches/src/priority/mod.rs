@@ -4,6 +4,7 @@ mod backend;
 mod callers;
 mod draw;
 mod echo;
+pub mod fleets;
 mod frames;
 pub mod hold;
 mod least;
