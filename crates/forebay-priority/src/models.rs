@@ -1,9 +1,6 @@
 //! The hand-offs of the shell, model-checked: many schedules at random with shuttle, all of a small case with loom.
 //!
-//! ```text
-//! RUSTFLAGS="--cfg forebay_shuttle" CARGO_TARGET_DIR=target/shuttle cargo test --release -p forebay-priority --lib models
-//! RUSTFLAGS="--cfg forebay_loom" CARGO_TARGET_DIR=target/loom cargo test --release -p forebay-priority --lib models
-//! ```
+//! `tests/models` runs them, beside the naive model of the policy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
