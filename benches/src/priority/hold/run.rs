@@ -47,25 +47,27 @@ impl Outcome {
     }
 }
 
-/// Answers at once with a body that is there until it is asked to end.
+/// Answers at once with a body that goes on until it is ended.
 #[derive(Debug, Clone)]
 struct Slots;
 
-/// A body that ends when it is polled.
-#[derive(Debug)]
-struct UntilPolled;
+/// A body that has nothing to send, and ends when it is polled again.
+#[derive(Debug, Default)]
+struct TwicePolled {
+    polled: bool,
+}
 
-impl Body for UntilPolled {
+impl Body for TwicePolled {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(None)
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if std::mem::replace(&mut self.polled, true) { Poll::Ready(None) } else { Poll::Pending }
     }
 }
 
 impl Service<Request<()>> for Slots {
-    type Response = Response<UntilPolled>;
+    type Response = Response<TwicePolled>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
 
@@ -74,11 +76,11 @@ impl Service<Request<()>> for Slots {
     }
 
     fn call(&mut self, _: Request<()>) -> Self::Future {
-        std::future::ready(Ok(Response::new(UntilPolled)))
+        std::future::ready(Ok(Response::new(TwicePolled::default())))
     }
 }
 
-type Answer = PriorityBody<UntilPolled>;
+type Answer = PriorityBody<TwicePolled>;
 type Call = Pin<Box<<Priority<Slots> as Service<Request<()>>>::Future>>;
 
 /// The waiters that were woken, and who looks after them.
@@ -293,7 +295,11 @@ impl Run {
             self.bodies.push(None);
             self.bodies.len() as u32 - 1
         });
-        self.bodies[seat as usize] = Some(answer.into_body());
+        let mut body = answer.into_body();
+        // Its reader is there, and waits for the backend.
+        let polled = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        assert!(polled.is_pending(), "it goes on");
+        self.bodies[seat as usize] = Some(body);
         self.at(hold, Event::End(seat));
     }
 
