@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use forebay_core::{BodyGuard as _, BoxError, Guarded, Outcome, ResBody};
@@ -58,8 +58,15 @@ type Ahead = Option<Result<Frame<Bytes>, BoxError>>;
 /// A body that can be moved into its place after it was polled.
 type Movable<R> = Guarded<Pin<Box<R>>, Seat>;
 
+/// The body until it is taken away, and what tells its reader that it was.
+struct Source<R> {
+    body: Option<Movable<R>>,
+    /// The task that waits for the next frame. The body knows it as well, and forgets it when it is dropped.
+    waker: Option<Waker>,
+}
+
 struct Answer<R> {
-    body: Mutex<Option<Movable<R>>>,
+    source: Mutex<Source<R>>,
     reader: Reader,
     /// When its seat is taken away in any case.
     hold_ends: Tick,
@@ -81,21 +88,28 @@ impl<R: Send> Revocable for Answer<R> {
     }
 
     fn revoke(&self, now: Tick) -> Option<u8> {
-        let mut place = match self.body.try_lock() {
-            Ok(place) => place,
+        let mut source = match self.source.try_lock() {
+            Ok(source) => source,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None, // it is being read
         };
-        // The reader may have come back since somebody looked.
-        let body = if self.until() <= now { place.take() } else { None };
-        drop(place);
-        body.filter(|_| now < self.hold_ends).map(|_| self.class) // the body is dropped outside its lock
+        // The reader may have come back since a waiter looked.
+        if self.until() > now {
+            return None;
+        }
+        let (body, waker) = (source.body.take()?, source.waker.take());
+        drop(source);
+        drop(body); // outside its lock
+        if let Some(waker) = waker {
+            waker.wake(); // nothing else will
+        }
+        (now < self.hold_ends).then_some(self.class)
     }
 }
 
 impl<R> Answer<R> {
-    fn lock(&self) -> MutexGuard<'_, Option<Movable<R>>> {
-        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Source<R>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -144,7 +158,8 @@ where
 impl<R: Body<Data = Bytes> + Send + 'static> Watch<R> {
     fn new(body: Pin<Box<R>>, seat: Seat, ahead: Ahead, (shared, class, hold_ends): HowWatched) -> Self {
         let (reader, body) = (shared.reader(), Guarded::new(body, seat));
-        let answer = Arc::new(Answer { body: Mutex::new(Some(body)), reader, hold_ends, class });
+        let source = Mutex::new(Source { body: Some(body), waker: None });
+        let answer = Arc::new(Answer { source, reader, hold_ends, class });
         let ticket = shared.watch(Arc::clone(&answer) as Arc<dyn Revocable>);
         Self { answer, shared, ticket, ahead, told: false }
     }
@@ -157,8 +172,9 @@ where
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let now = self.shared.now();
-        let mut place = self.answer.lock();
-        let Some(body) = place.as_mut() else {
+        let mut source = self.answer.lock();
+        let Source { body, waker } = &mut *source;
+        let Some(body) = body else {
             let told = std::mem::replace(&mut self.told, true);
             let why = if self.answer.hold_ends <= now { SeatRevoked::MaxHold } else { SeatRevoked::ReaderStalled };
             return Poll::Ready((!told).then(|| Err(why.into())));
@@ -168,10 +184,14 @@ where
             Some(frame) => Poll::Ready(Some(frame)),
             None => Pin::new(&mut *body).poll_frame(cx),
         };
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && !body.is_end_stream()
-        {
-            self.answer.reader.takes(frame.data_ref().map_or(0, Bytes::len), now);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) if !body.is_end_stream() => {
+                self.answer.reader.takes(frame.data_ref().map_or(0, Bytes::len), now);
+            }
+            Poll::Pending if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) => {
+                *waker = Some(cx.waker().clone());
+            }
+            _ => {}
         }
         polled
     }
@@ -206,7 +226,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Kept { body } => body.is_end_stream(),
-            Kind::Watched { watch } => match &*watch.answer.lock() {
+            Kind::Watched { watch } => match &watch.answer.lock().body {
                 Some(body) => watch.ahead.is_none() && body.is_end_stream(),
                 None => watch.told,
             },
@@ -218,7 +238,7 @@ where
         match &self.kind {
             Kind::Kept { body } => body.size_hint(),
             Kind::Watched { watch } => {
-                with_ahead(watch.answer.lock().as_ref().map(Body::size_hint).unwrap_or_default(), &watch.ahead)
+                with_ahead(watch.answer.lock().body.as_ref().map(Body::size_hint).unwrap_or_default(), &watch.ahead)
             }
             Kind::Read { rest } => with_ahead(rest.1.size_hint(), &rest.0),
         }

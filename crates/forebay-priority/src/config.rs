@@ -55,6 +55,10 @@ pub struct PriorityConfig {
     pub stall: Option<Duration>,
     /// The least that a reader must take while it is behind, in bytes a second: one that takes less has used up its
     /// [`stall`](field@Self::stall) sooner or later. 0: any frame will do. Presets: 256.
+    ///
+    /// The layer sees a frame taken when the server asks for the next one, and servers and kernels buffer: of an answer that
+    /// outgrows these buffers (some 170 kB over HTTP/1.1) progress shows in steps of about 128 kB. With a stall of 15 s a
+    /// reader of such an answer must take some 14 kB a second, whatever is set here.
     #[cfg_attr(feature = "serde", serde(default))]
     pub min_read_rate: u32,
     /// The share of the seats that one tenant may hold, above 0 to 1, rounded up; requests beyond it wait while others

@@ -120,7 +120,8 @@
 //! A client that reads nothing of its answer for [`stall`](field@PriorityConfig::stall) (15 s), or less than
 //! [`min_read_rate`](field@PriorityConfig::min_read_rate) (256 bytes a second) while it is behind, loses its seat once
 //! another request waits: the body is dropped where it lies, with its connection to the backend, and the client's next
-//! read ends with [`SeatRevoked`]. So a crowd of clients that never read makes an urgent request wait for one stall at most.
+//! read ends with [`SeatRevoked`]. (Servers and kernels buffer, so progress shows in steps: a reader of an answer of more than
+//! some 170 kB must take about 14 kB a second.) So a crowd of clients that never read makes an urgent request wait for one stall at most.
 //! The time in which the backend has nothing to send does not count. Three neighbours have to do the same for what this
 //! layer does not see:
 //!

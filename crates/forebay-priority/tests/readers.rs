@@ -177,6 +177,26 @@ async fn one_that_trickles_is_cut_and_a_slow_one_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_waits_for_the_backend_is_told_that_its_hold_is_over() {
+    let mut config = PriorityConfig::four_class(1);
+    config.classes[3] = config.classes[3].clone().max_hold(millis(5000));
+    let (layer, handle) = PriorityLayer::builder().config(config).build_with_handle().expect("valid");
+    let live = Arc::<AtomicUsize>::default();
+    let service = layer.layer(Backend { bytes: 1, pace: millis(3_600_000), live: Arc::clone(&live) });
+    let mut held = ask(&service, Class::P3).await.into_body();
+    let reads = tokio::spawn(async move { (held.frame().await, Instant::now()) });
+    let begun = Instant::now();
+    let served = ask(&service, Class::P0).await;
+    assert_eq!((served.status().as_u16(), live.load(SeqCst)), (200, 1));
+    let read = tokio::time::timeout(millis(10_000), reads).await;
+    let (end, at) = read.expect("the reader is told").expect("no panic");
+    assert_eq!(why(end.expect("an error").expect_err("cut")), SeatRevoked::MaxHold);
+    let after = at - begun;
+    assert!(millis(5000) <= after && after <= millis(7000), "and not with the backend's next frame: {after:?}");
+    assert_eq!(handle.snapshot().classes[3].overdue, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_stall_nothing_is_cut() {
     let mut config = PriorityConfig::four_class(1);
     config.stall = None;

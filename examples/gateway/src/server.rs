@@ -11,7 +11,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tower::Layer as _;
 
 /// The most requests of one HTTP/2 connection at once.
@@ -26,6 +26,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
 /// The longest head of an HTTP/1 request, in bytes, and half of the largest read buffer of a connection. With hyper's
 /// default of 408 KiB, a few hundred connections that send bodies take more memory than all that is kept of these bodies.
 const MAX_HEAD: usize = 72 << 10;
+/// How many bytes of an answer the system takes that it cannot send yet, as the client does not read.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 16 << 10;
 
 /// Serves until `shutdown`, then lets the exchanges that run end.
 pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future<Output = ()>) {
@@ -54,6 +57,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
             }
         };
         let _ = stream.set_nodelay(true); // each token goes at once
+        report_room_early(&stream);
         let service = TowerToHyperService::new(Extension(ConnectInfo(peer)).layer(router.clone()));
         let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = running.watch(connection);
@@ -66,6 +70,16 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
     drop(listener);
     running.shutdown().await;
 }
+
+/// Asks the system to report room for more of an answer once little of it is left to be sent. By default it does so when
+/// a third of its send buffer, of up to 4 MiB, has been read: until then a slow client looks like one that has stopped.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn report_room_early(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const fn report_room_early(_: &TcpStream) {}
 
 /// Whether the error is that of one connection, which its client has left before it was accepted: nobody else waits for that.
 fn is_gone(error: &io::Error) -> bool {
