@@ -32,11 +32,11 @@ pin_project! {
 pin_project! {
     #[project = KindProj]
     enum Kind<R> {
-        // It has no seat, or nothing takes that away.
+        // Has no seat, or one that nothing takes away.
         Kept { #[pin] body: Guarded<R, Seat> },
         // In boxes, as a body is moved more often than it is either of these.
         Watched { watch: Box<Watch<R>> },
-        // It has let go of its seat.
+        // Has let go of its seat.
         Read { rest: Box<(Ahead, Pin<Box<R>>)> },
     }
 }
@@ -75,7 +75,7 @@ struct Answer<R> {
 
 /// An answer that may lose its seat.
 pub(crate) trait Revocable: Send + Sync {
-    /// Until when it may be held, as far as is known now.
+    /// Returns when the answer must have ended, as far as is known now.
     fn until(&self) -> Tick;
 
     /// Drops the body, and its seat with it, if that is over. Returns its class, if it was the reader that had stopped.

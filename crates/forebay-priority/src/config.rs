@@ -40,13 +40,13 @@ pub struct PriorityConfig {
     /// When an exchange lets go of its seat.
     #[cfg_attr(feature = "serde", serde(default))]
     pub release: ReleaseOn,
-    /// How long an exchange holds its seat, on average, until that has been measured. Presets: 350 ms.
+    /// The mean time for which an exchange holds its seat, until that has been measured. Presets: 350 ms.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub expected_hold: Duration,
     /// How long the backend takes to the first byte, on average, until that has been measured. Presets: 350 ms.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub expected_head: Duration,
-    /// How long a reader may take nothing of its answer before it loses its seat, once another request waits: the body
+    /// The time for which a reader may take nothing of its answer before it loses its seat, once another request waits: the body
     /// is dropped, and with it whatever it holds at the backend. `None`: a reader may stop for as long as it likes.
     /// Presets: 15 s.
     ///
@@ -80,11 +80,11 @@ pub struct ClassConfig {
     /// How many may wait.
     #[cfg_attr(feature = "serde", serde(default))]
     pub queue: QueueLength,
-    /// How long a request may wait in the queue, at least; the time in service is not limited by it. Zero, with no
+    /// The least time for which a request may wait in the queue; the time in service is not limited by it. Zero, with no
     /// `patience_seats`: a request that must wait is refused.
     #[cfg_attr(feature = "serde", serde(with = "humantime_serde"))]
     pub queue_timeout: Duration,
-    /// How many seats must have come free before a request gives up waiting, 0 to 100,000. With exchanges that hold their
+    /// The seats that must have come free before a request gives up waiting, 0 to 100,000. With exchanges that hold their
     /// seat for long this is more than `queue_timeout`, and then it counts: a request waits for
     /// `max(queue_timeout, patience_seats x hold / seats)`, with the hold as measured. 0: only the timeout counts.
     #[cfg_attr(feature = "serde", serde(default))]

@@ -24,9 +24,9 @@ pub struct PriorityHandle {
 pub struct PrioritySnapshot {
     /// The shared limit, in seats.
     pub limit: usize,
-    /// Of the limit, the seats for which the backends have a place, where they are asked.
+    /// The seats of the limit for which the backends have a place, where they are asked.
     pub seats: usize,
-    /// How long a seat is held on average, as far as is known.
+    /// The mean time for which a seat is held, as far as is known.
     pub hold: Duration,
     /// What is wanted of what there is: seats held and waited for, over the limit. Above 1, somebody waits.
     pub saturation: f64,
@@ -40,7 +40,7 @@ pub struct PrioritySnapshot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ClassSnapshot {
-    /// How long a request may wait now: its queue timeout, or longer where seats come free rarely.
+    /// The longest that a request may wait now: its queue timeout, or longer where seats come free rarely.
     pub patience: Duration,
     /// Requests that wait now.
     pub waiting: usize,

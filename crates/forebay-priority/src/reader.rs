@@ -1,10 +1,10 @@
-//! How long a reader may still be behind.
+//! The time for which a reader may still be behind.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::policy::Tick;
 
-/// What a reader has left of its time. It is behind from when it was handed a frame until it asks for the next one; while it
+/// The time that a reader has left. A reader is behind from when it was handed a frame until it asks for the next one; while it
 /// waits for the backend it is not.
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -24,7 +24,7 @@ impl Reader {
         Self { behind: AtomicU64::new(now.0), left: AtomicU64::new(stall), stall, per_byte }
     }
 
-    /// It asks for the next frame.
+    /// Notes that the reader asks for the next frame.
     pub(crate) fn asks(&self, now: Tick) {
         let since = self.behind.swap(Tick::NEVER.0, Relaxed);
         if since != Tick::NEVER.0 {
@@ -33,14 +33,14 @@ impl Reader {
         }
     }
 
-    /// It was handed so many bytes.
+    /// Notes that the reader was handed so many bytes.
     pub(crate) fn takes(&self, bytes: usize, now: Tick) {
         let back = self.per_byte.map_or(u64::MAX, |nanos| nanos.saturating_mul(bytes as u64));
         self.left.store(self.left.load(Relaxed).saturating_add(back).min(self.stall), Relaxed);
         self.behind.store(now.0, Relaxed);
     }
 
-    /// Until when it may be behind; never: it is not.
+    /// Returns the end of the time for which the reader may be behind; never, if it is not behind.
     pub(crate) fn until(&self) -> Tick {
         match Tick(self.behind.load(Relaxed)) {
             Tick::NEVER => Tick::NEVER,

@@ -14,34 +14,34 @@ pub enum Warning {
         class: Cow<'static, str>,
         /// Its queue.
         length: usize,
-        /// How many can be served within its queue timeout (Little's law).
+        /// The number that can be served in time (Little's law).
         servable: usize,
     },
     /// A seat comes free so rarely that many requests of a class give up before their turn.
     SeatsTooRare {
         /// The class.
         class: Cow<'static, str>,
-        /// How often a seat comes free when all are taken.
+        /// The time between two seats that come free, when all are taken.
         every: Duration,
-        /// How long a request of the class waits at most.
+        /// The longest that a request of the class waits.
         patience: Duration,
     },
     /// A class gives up sooner than a less urgent one: once seats come free rarely, the more urgent is refused more often.
     PatienceRises {
         /// The class.
         class: Cow<'static, str>,
-        /// How long its requests wait at most.
+        /// The longest that its requests wait.
         patience: Duration,
         /// The less urgent class, and how long its requests wait.
         than: (Cow<'static, str>, Duration),
         /// From when on that shows: a seat comes free no more often than this.
         from: Duration,
-        /// How often one comes free now, when all are taken.
+        /// The time between two seats that come free now, when all are taken.
         every: Duration,
     },
     /// A reader that has stopped keeps its seat for longer than a request of the most urgent class waits.
     StallTooLong {
-        /// How long a reader may take nothing.
+        /// The time for which a reader may take nothing.
         stall: Duration,
         /// The most urgent class.
         class: Cow<'static, str>,
@@ -81,21 +81,21 @@ impl fmt::Display for Warning {
 /// Seats that must come free before the most urgent class gives up, so that hardly any of its requests is refused: at 0.6 of
 /// the capacity in its own requests, 1 in 1000 waits for more than 25.
 const SURE: f64 = 32.0;
-/// And any other class, so that it is served at all.
+/// The same for any other class, so that it is served at all.
 const SOME: f64 = 4.0;
 
-/// What a layer is set to, and what is known of its backends.
+/// The settings of a layer, and what is known of its backends.
 pub(crate) struct Facts<'a> {
     pub(crate) classes: &'a [ClassConfig],
     pub(crate) limit: usize,
     /// The seats of the limit for which the backends have a place.
     pub(crate) seats: usize,
-    /// How long a seat is held on average, in nanoseconds.
+    /// The mean time for which a seat is held, in nanoseconds.
     pub(crate) hold: f64,
     pub(crate) stall: Option<Duration>,
 }
 
-/// What is doubtful.
+/// Returns what is doubtful in the settings.
 pub(crate) fn warnings(facts: &Facts<'_>) -> Vec<Warning> {
     let Facts { classes, limit, seats, hold, stall } = *facts;
     let mut found = Vec::new();

@@ -39,7 +39,7 @@ pub struct Gateway {
     jobs: Arc<Jobs>,
     draining: Arc<AtomicBool>,
     drain_timeout: Duration,
-    /// Whether the limit is that of the upstreams.
+    /// The limit is that of the upstreams, also after a reload.
     follows: bool,
     uploads: Arc<Budget>,
 }
@@ -138,7 +138,8 @@ impl Gateway {
         policy(config).map(drop)
     }
 
-    /// What is doubtful in the settings of the priority layer, as long as nothing has been measured; a running gateway logs it.
+    /// Returns what is doubtful in the settings of the priority layer before anything has been measured; a running gateway
+    /// logs it.
     ///
     /// # Errors
     ///

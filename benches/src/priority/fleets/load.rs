@@ -14,7 +14,7 @@ use super::fleet::Arrival;
 use super::fleet::Fleet;
 use super::proxies::{KEYS, SMG_CLASSES};
 
-/// What became of a request.
+/// The fate of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// The whole stream came, to its last token.

@@ -1,7 +1,7 @@
 use super::fleet::Fleet;
 use super::load::{Ended, Fate};
 
-/// What a proxy made of the load.
+/// The figures of one proxy.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outcome {
     /// Requests of each class whose fate is known.

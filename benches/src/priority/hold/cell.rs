@@ -39,9 +39,9 @@ impl Fleet {
 pub struct Cell {
     /// The model servers.
     pub fleet: Fleet,
-    /// How requests follow each other.
+    /// The way in which requests follow each other.
     pub arrivals: Arrivals,
-    /// How the lengths of exchanges scatter.
+    /// The scatter of the lengths of exchanges.
     pub law: Law,
     /// All demand over the capacity.
     pub load: f64,
@@ -49,7 +49,7 @@ pub struct Cell {
     pub urgent: f64,
     /// The share of waiting callers that leave before their turn.
     pub leave: f64,
-    /// Of the random numbers.
+    /// The start of the random numbers.
     pub seed: u64,
 }
 

@@ -1,6 +1,6 @@
 use super::{Arrivals, Cell, Outcome};
 
-/// What of a cell misses its goal.
+/// The goals that a cell misses.
 #[derive(Debug, Clone, Default)]
 pub struct Verdict {
     /// Some class was served less than a less urgent one, by more than a point.
@@ -14,7 +14,7 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether all goals are held.
+    /// Returns true if all goals are held.
     #[must_use]
     pub const fn holds(&self) -> bool {
         !(self.inverted || self.refused || self.late || self.idle)

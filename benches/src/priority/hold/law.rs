@@ -1,6 +1,6 @@
 use crate::priority::Random;
 
-/// How the lengths of exchanges scatter around their mean.
+/// The scatter of the lengths of exchanges around their mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Law {
     /// Exponential.
@@ -40,7 +40,7 @@ impl Law {
     }
 }
 
-/// How requests follow each other.
+/// The way in which requests follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrivals {
     /// Independently of each other.

@@ -19,7 +19,7 @@ use super::{Arrivals, Cell};
 use crate::priority::Random;
 use crate::virtual_time::virtually;
 
-/// What became of the requests of a cell.
+/// The fate of the requests of a cell.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// Requests of each class whose end is known and whose caller has not left.
@@ -111,7 +111,7 @@ struct Waiter {
     counts: bool,
 }
 
-/// What happens next, in nanoseconds since the start; of what happens at once, in this order.
+/// The next thing to happen; of several at the same time, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     End(u32),

@@ -36,7 +36,7 @@ impl Pace {
         self.looked
     }
 
-    /// Whether enough exchanges have ended to predict by them.
+    /// Returns true once enough exchanges have ended to predict by them.
     pub(super) const fn warm(&self) -> bool {
         self.hold.warm()
     }
@@ -53,7 +53,7 @@ impl Pace {
         };
     }
 
-    /// Of a limit, the seats that the backends have a place for.
+    /// Returns the seats of a limit that the backends have a place for.
     pub(super) const fn seats(&self, limit: usize) -> usize {
         if self.places < limit { self.places } else { limit }
     }
@@ -84,7 +84,7 @@ impl Pace {
         }
     }
 
-    /// For tests: the hold is this whatever has been measured, and its seats are lent at once if `lends`.
+    /// Takes `hold` for measured in a test, and lends seats at once if `lends`.
     #[cfg(test)]
     pub(crate) fn pin(&mut self, hold: u64, lends: bool) {
         (self.hold, self.expected, self.cold) = (Average::expecting(hold), hold as f64, !lends);

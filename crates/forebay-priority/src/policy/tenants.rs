@@ -19,7 +19,7 @@ impl Tenants {
         Self { share, held: HashMap::new() }
     }
 
-    /// Whether a tenant's seats are counted.
+    /// Returns true if the seats of each tenant are counted.
     pub(super) const fn bounded(&self) -> bool {
         self.share.is_some()
     }

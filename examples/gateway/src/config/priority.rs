@@ -18,7 +18,7 @@ const SEATS: usize = 64;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Priority {
-    /// What the other settings start from.
+    /// The settings to start from.
     pub preset: Preset,
     /// The seats of all classes together, or `"adaptive"`. None: what the upstreams can serve at once if each says its
     /// `max_concurrency`, else 64.
@@ -27,7 +27,7 @@ pub struct Priority {
     /// The bounds of an adaptive limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<Adaptive>,
-    /// How long an exchange holds its seat, on average, until that has been measured. None: that of the preset, 0.35 s.
+    /// The mean time for which an exchange holds its seat, until that has been measured. None: that of the preset, 0.35 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expected_hold_seconds: Option<f64>,
     /// The most requests that wait, of all classes together. None: the sum of their queues.
@@ -46,11 +46,11 @@ pub struct Priority {
     /// The classes whose refused requests become jobs (202 and a `Location`, instead of 429): for callers who know what
     /// to do with one. Default: none.
     pub overflow: Vec<String>,
-    /// What differs for a class, by its name: `p0` (most urgent) to `p3`.
+    /// Settings of single classes, by name: `p0` (most urgent) to `p3`.
     pub classes: BTreeMap<String, ClassSettings>,
 }
 
-/// What the settings of the priority layer start from.
+/// A preset of the priority layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -95,15 +95,15 @@ impl Default for Adaptive {
     }
 }
 
-/// What differs for a class from the preset.
+/// Settings of a class that differ from the preset.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ClassSettings {
-    /// How long a request waits in the queue, at least, in seconds.
+    /// The least time for which a request may wait in the queue, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_timeout_seconds: Option<f64>,
-    /// How many seats must have come free before a request gives up waiting.
+    /// The seats that must have come free before a request gives up waiting.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patience_seats: Option<u32>,
     /// The most requests that wait. None: as many as can be served in time.
@@ -115,7 +115,7 @@ pub struct ClassSettings {
     /// The share of the seats that the class leaves free for others: 0 to below 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headroom: Option<f64>,
-    /// How long a seat may be held while another request waits, in seconds. None: as long as it takes.
+    /// The longest that a seat may be held while another request waits, in seconds. None: as long as it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_hold_seconds: Option<f64>,
 }
