@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use forebay_core::Reason;
 use forebay_gateway::Config;
 use forebay_model_server::ModelServer;
 use forebay_tests::Stack;
@@ -181,6 +182,10 @@ async fn served_all_the_while(uploads: &[Upload], statuses: &[u16]) {
         assert!(in_time.contains(&end.after), "{end:?}");
     }
     assert!(statuses.iter().all(|status| ends.iter().any(|end| end.status() == *status)), "all of {statuses:?}");
+    for (status, reason) in [(408, Reason::BodyTimeout), (503, Reason::BufferFull)] {
+        let told = ends.iter().filter(|end| end.status() == status).count() as u64;
+        assert_eq!(stack.gateway.uploads_refused(reason), told, "each is counted");
+    }
     let peak = peak.load(Relaxed);
     assert!((1..=1_048_576 / 4 + 65536).contains(&peak), "a quarter of the budget, and the other tenant: {peak}");
     assert_eq!(stack.gateway.upload_bytes(), 0, "all was given back");

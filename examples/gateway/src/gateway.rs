@@ -10,7 +10,7 @@ use axum::routing::get;
 use forebay_autoscale::{AutoscaleHandle, AutoscaleLayer, Capacity, ScalePolicy, Take};
 use forebay_balance::BalanceHandle;
 use forebay_cache::{CacheLayer, JsonRoute};
-use forebay_core::{Class, ConfigError};
+use forebay_core::{Class, ConfigError, Reason};
 use forebay_offload::policy::JobClass;
 use forebay_offload::redb::RedbStore;
 use forebay_offload::{JobQueue, JobRouter, OffloadLayer, Worker};
@@ -23,7 +23,7 @@ use tower::ServiceBuilder;
 
 use crate::auth::{self, Keys};
 use crate::config::{Config, Preset};
-use crate::entrance::{Budget, Collector, Entrance, enter, log};
+use crate::entrance::{Budget, Collector, Entrance, Refused, enter, log};
 use crate::problem::problem;
 use crate::server;
 use crate::upstreams::{self, Upstreams};
@@ -42,6 +42,7 @@ pub struct Gateway {
     /// The limit is that of the upstreams, also after a reload.
     follows: bool,
     uploads: Arc<Budget>,
+    refused: Arc<Refused>,
 }
 
 /// The job worker, and how to end it.
@@ -100,12 +101,14 @@ impl Gateway {
         let draining = Arc::new(AtomicBool::new(false));
         let keys = Keys::new(config);
         let uploads = Arc::new(Budget::new(&config.uploads));
+        let refused = Arc::<Refused>::default();
         let entrance = Arc::new(Entrance {
             keys,
             priority: prio.clone(),
             max_body_bytes: config.max_body_bytes,
             collector: Collector::new(&config.uploads, Arc::clone(&uploads)),
             answer_timeout: Duration::from_secs(config.answer_timeout_seconds),
+            refused: Arc::clone(&refused),
         });
         let ready = State((Arc::clone(&draining), backends.clone()));
         let router = Router::new()
@@ -122,7 +125,19 @@ impl Gateway {
         let (priority, balance, autoscale) = (prio, backends, scale);
         let follows = config.priority.limit.is_none() && config.priority.preset == Preset::FourClass;
         tell(&priority);
-        Ok(Self { router, priority, balance, upstreams, autoscale, jobs, draining, drain_timeout, uploads, follows })
+        Ok(Self {
+            router,
+            priority,
+            balance,
+            upstreams,
+            autoscale,
+            jobs,
+            draining,
+            drain_timeout,
+            uploads,
+            refused,
+            follows,
+        })
     }
 
     /// Checks a configuration as far as that goes without opening the job file.
@@ -171,6 +186,12 @@ impl Gateway {
     #[must_use]
     pub fn upload_bytes(&self) -> u64 {
         self.uploads.held()
+    }
+
+    /// Returns how many request bodies were refused for a reason: `TooLarge`, `BodyBroken`, `BodyTimeout` or `BufferFull`.
+    #[must_use]
+    pub fn uploads_refused(&self, reason: Reason) -> u64 {
+        self.refused.of(reason)
     }
 
     /// Makes the backends those of another configuration, without losing a request: new ones come in, those that are gone

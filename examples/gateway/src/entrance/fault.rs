@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use forebay_core::Reason;
 
 use super::budget::Full;
@@ -29,5 +31,27 @@ impl Fault {
 impl From<Full> for Fault {
     fn from(_: Full) -> Self {
         Self::Full
+    }
+}
+
+/// Counts of the request bodies that were refused, by reason.
+#[derive(Debug, Default)]
+pub(crate) struct Refused([AtomicU64; 4]);
+
+const REASONS: [Reason; 4] = [Reason::TooLarge, Reason::BodyBroken, Reason::BodyTimeout, Reason::BufferFull];
+
+impl Refused {
+    fn row(&self, reason: Reason) -> Option<&AtomicU64> {
+        REASONS.iter().position(|&known| known == reason).map(|at| &self.0[at])
+    }
+
+    pub(super) fn count(&self, reason: Reason) {
+        if let Some(row) = self.row(reason) {
+            row.fetch_add(1, Relaxed);
+        }
+    }
+
+    pub(crate) fn of(&self, reason: Reason) -> u64 {
+        self.row(reason).map_or(0, |row| row.load(Relaxed))
     }
 }

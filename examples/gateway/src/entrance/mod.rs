@@ -30,6 +30,7 @@ use crate::problem::{problem, refusal};
 
 pub(crate) use self::budget::Budget;
 pub(crate) use self::collect::Collector;
+pub(crate) use self::fault::Refused;
 pub(crate) use self::log::log;
 
 /// What the entrance needs to know.
@@ -40,6 +41,7 @@ pub(crate) struct Entrance {
     pub(crate) max_body_bytes: u64,
     pub(crate) collector: Collector,
     pub(crate) answer_timeout: Duration,
+    pub(crate) refused: Arc<Refused>,
 }
 
 /// Sets `Principal`, `Class` and `Deadline`, takes off the caller's key, which is not for the backends, and receives the
@@ -95,6 +97,7 @@ impl Entrance {
             Ok(body) => body,
             Err(fault) => {
                 let reason = fault.reason();
+                self.refused.count(reason);
                 let mut rejection = Rejection::new(reason).waited(began.elapsed());
                 rejection.class = class;
                 return closing(refusal(rejection, &self.detail(reason)), http1);
@@ -105,7 +108,10 @@ impl Entrance {
         let blamed = [StatusCode::BAD_GATEWAY, StatusCode::BAD_REQUEST, StatusCode::REQUEST_TIMEOUT];
         match later.get().filter(|_| blamed.contains(&response.status())) {
             None => response,
-            Some(&reason) => closing(problem(reason.status(), reason.as_str(), &self.detail(reason)), http1),
+            Some(&reason) => {
+                self.refused.count(reason);
+                closing(problem(reason.status(), reason.as_str(), &self.detail(reason)), http1)
+            }
         }
     }
 
