@@ -121,10 +121,14 @@ where
     /// A body behind its seat. One of known length that is whole with its first frame, as a text in memory is, lets go of
     /// its seat here: nothing is left to be done for it, however slowly it is read.
     #[inline]
-    pub(crate) fn new(body: R, mut seat: Seat, cx: &mut Context<'_>) -> PriorityBody<R> {
-        if body.is_end_stream() || !seat.is_watched() {
-            return ResBody::passed(Self { kind: Kind::Kept { body: Guarded::new(body, seat) } });
+    pub(crate) fn new(body: R, seat: Seat, cx: &mut Context<'_>) -> PriorityBody<R> {
+        if seat.is_watched() && !body.is_end_stream() {
+            return Self::watched(body, seat, cx);
         }
+        ResBody::passed(Self { kind: Kind::Kept { body: Guarded::new(body, seat) } })
+    }
+
+    fn watched(body: R, mut seat: Seat, cx: &mut Context<'_>) -> PriorityBody<R> {
         let known = body.size_hint().exact().is_some();
         let (mut body, mut ahead) = (Box::pin(body), None);
         if known && let Poll::Ready(Some(frame)) = body.as_mut().poll_frame(cx) {
