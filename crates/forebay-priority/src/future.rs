@@ -239,7 +239,7 @@ fn arrive<B>(
         *asks = None;
         return None;
     }
-    (*class, *deadline) = settings.mark(request, &shared.timeouts);
+    (*class, *deadline) = settings.mark(request, &shared.timeouts, |sla| shared.keeping(sla));
     let request = &*request;
     let seats = settings.cost.as_ref().map_or_else(Seats::default, |cost| cost(&RequestHead::from(request)));
     let tenant = |settings: &Settings| settings.tenant(&RequestHead::from(request));

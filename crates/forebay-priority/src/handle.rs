@@ -153,7 +153,7 @@ impl PriorityHandle {
     /// for; with it the `Principal`, if the classifier knows it, and the `Deadline`. For the authentication outside the
     /// stack, so that every layer inside knows them.
     pub fn mark<B>(&self, request: &mut Request<B>) {
-        self.shared.settings.mark(request, &self.shared.timeouts);
+        self.shared.settings.mark(request, &self.shared.timeouts, |sla| self.shared.keeping(sla));
     }
 
     /// The same queues and seats for work that is no HTTP request.

@@ -43,10 +43,17 @@ pub(crate) fn tenant_by<K: Hash>(key: impl Fn(&RequestHead<'_>) -> Option<K> + S
 impl Settings {
     /// Sets what the request lacks of `Class`, `Principal` and `Deadline`, and puts the class in the wish header; see
     /// [`PriorityHandle::mark`](crate::PriorityHandle::mark). `timeouts` are those of all classes, in order.
-    pub(crate) fn mark<B>(&self, request: &mut Request<B>, timeouts: &Timeouts) -> (Class, Option<Deadline>) {
+    ///
+    /// `keeping` returns the least urgent class that keeps a promised time.
+    pub(crate) fn mark<B>(
+        &self,
+        request: &mut Request<B>,
+        timeouts: &Timeouts,
+        keeping: impl Fn(Duration) -> Option<Class>,
+    ) -> (Class, Option<Deadline>) {
         let (class, sla) = match request.extensions().get::<Class>() {
             Some(class) => (*class, None),
-            None => self.mark_class(request, timeouts),
+            None => self.mark_class(request, keeping),
         };
         let answer = timeouts.answer(class);
         if request.headers().is_empty() && answer.is_none() && sla.is_none() {
@@ -69,10 +76,14 @@ impl Settings {
         (class, deadline)
     }
 
-    fn mark_class<B>(&self, request: &mut Request<B>, timeouts: &Timeouts) -> (Class, Option<Duration>) {
+    fn mark_class<B>(
+        &self,
+        request: &mut Request<B>,
+        keeping: impl Fn(Duration) -> Option<Class>,
+    ) -> (Class, Option<Duration>) {
         let head = RequestHead::from(&*request);
         let classified = self.classify(&head);
-        let class = self.class(&head, &classified, timeouts);
+        let class = self.class(&head, &classified, keeping);
         request.extensions_mut().insert(class);
         if let Some(principal) = classified.principal
             && request.extensions().get::<Principal>().is_none()
@@ -88,8 +99,13 @@ impl Settings {
 
     /// The less urgent of the ceiling and of what keeps the promise by the waits as they are predicted now; of that and the wish the less urgent, or whichever
     /// the wish says if it is trusted.
-    fn class(&self, head: &RequestHead<'_>, classified: &Classified, timeouts: &Timeouts) -> Class {
-        let promised = classified.sla.and_then(|sla| timeouts.keeping(sla, self.expected_head));
+    fn class(
+        &self,
+        head: &RequestHead<'_>,
+        classified: &Classified,
+        keeping: impl Fn(Duration) -> Option<Class>,
+    ) -> Class {
+        let promised = classified.sla.and_then(keeping);
         let class = promised.map_or(classified.ceiling, |promised| promised.max(classified.ceiling));
         match classified.wish {
             Some(wish) if classified.trusted || self.trust.trusts(head) => wish,
@@ -123,8 +139,7 @@ impl Settings {
     }
 }
 
-/// The timeouts of all classes, and how long a newcomer of each would wait, as they are now: what classification needs, apart
-/// from the scheduler's lock.
+/// The timeouts of all classes, as they are now, apart from the scheduler's lock.
 #[derive(Debug)]
 pub(crate) struct Timeouts {
     rows: Box<[Row]>,
@@ -133,7 +148,6 @@ pub(crate) struct Timeouts {
 /// Nanoseconds each; [`NONE`]: no such limit.
 #[derive(Debug)]
 struct Row {
-    wait: AtomicU64,
     answer: AtomicU64,
     hold: AtomicU64,
 }
@@ -142,7 +156,7 @@ const NONE: u64 = u64::MAX;
 
 impl Timeouts {
     pub(crate) fn new<'a>(classes: impl ExactSizeIterator<Item = &'a ClassConfig>) -> Self {
-        let row = || Row { wait: AtomicU64::new(NONE), answer: AtomicU64::new(NONE), hold: AtomicU64::new(NONE) };
+        let row = || Row { answer: AtomicU64::new(NONE), hold: AtomicU64::new(NONE) };
         let timeouts = Self { rows: (0..classes.len()).map(|_| row()).collect() };
         classes.enumerate().for_each(|(row, class)| timeouts.set(row, class));
         timeouts
@@ -170,23 +184,6 @@ impl Timeouts {
 
     pub(crate) fn hold(&self, class: Class) -> Option<Duration> {
         Self::of(&self.rows[self.index(class)].hold)
-    }
-
-    /// Publishes the predicted waits, most urgent class first, in nanoseconds; `None`: too little has been measured.
-    pub(crate) fn predict(&self, waits: impl Iterator<Item = Option<f64>>) {
-        for (row, wait) in self.rows.iter().zip(waits) {
-            row.wait.store(wait.map_or(NONE, |wait| (wait as u64).min(NONE - 1)), Relaxed);
-        }
-    }
-
-    /// The least urgent class whose newcomers are answered within `sla`, if they wait for twice as long as predicted and
-    /// the backend takes `head`. `None`: none does, or nothing is predicted yet.
-    fn keeping(&self, sla: Duration, head: Duration) -> Option<Class> {
-        let keeps = |row: &Row| {
-            let wait = Some(row.wait.load(Relaxed)).filter(|&wait| wait != NONE);
-            wait.is_some_and(|wait| Duration::from_nanos(wait.saturating_mul(2)).saturating_add(head) <= sla)
-        };
-        self.rows.iter().rposition(keeps).map(|row| Class::new(row as u8))
     }
 
     pub(crate) const fn len(&self) -> usize {

@@ -146,6 +146,16 @@ impl Shared {
         self.places()
     }
 
+    /// The least urgent class whose newcomers are answered within `sla`, if they wait for twice as long as is predicted and the
+    /// backend takes as long as expected. `None`: none does, or too little has been measured.
+    pub(crate) fn keeping(&self, sla: Duration) -> Option<Class> {
+        let left = nanos(sla).checked_sub(nanos(self.settings.expected_head))? as f64;
+        let state = self.queues();
+        let waits = state.scheduler.predicted_waits(self.now()).enumerate();
+        let keeps = |(class, wait): (usize, Option<f64>)| wait.filter(|wait| 2.0 * wait <= left).map(|_| class);
+        waits.filter_map(keeps).last().map(|class| Class::new(class as u8))
+    }
+
     /// Whether every exchange is timed, and not one in 16 only.
     const fn timed(&self) -> bool {
         self.adaptive.is_some()
@@ -233,7 +243,6 @@ impl Shared {
         let now = self.now(); // under the lock, so that ticks never run backwards
         state.scheduler.advance(now);
         let result = operation(&mut state.scheduler, now, &mut effects);
-        state.predict(now, &self.timeouts);
         loop {
             let drained = state.take_drained();
             drop(state);
@@ -248,7 +257,6 @@ impl Shared {
             state = self.lock();
             let now = self.now();
             state.scheduler.settle(now, &mut reserve, &mut effects);
-            state.predict(now, &self.timeouts);
         }
     }
 

@@ -2,8 +2,7 @@ use std::ops::{Deref, DerefMut};
 use std::task::Waker;
 
 use crate::gate::Gate;
-use crate::policy::{CLASSES, Tick};
-use crate::settings::Timeouts;
+use crate::policy::CLASSES;
 use crate::shared::Core;
 use crate::sync::MutexGuard;
 
@@ -12,8 +11,6 @@ pub(crate) struct State {
     pub(crate) scheduler: Core,
     pub(crate) drained: Vec<Waker>,
     pub(crate) uncontended: u64,
-    /// Whether requests waited when the waits were predicted last, and whether enough was known to do so.
-    predicted: (bool, bool),
     counted: [Counted; CLASSES],
 }
 
@@ -32,7 +29,6 @@ impl State {
             scheduler,
             drained: Vec::new(),
             uncontended: 0,
-            predicted: (false, false),
             counted: [Counted { held: 0, passed: 0, done: 0 }; CLASSES],
         }
     }
@@ -42,15 +38,6 @@ impl State {
             std::mem::take(&mut self.drained)
         } else {
             Vec::new()
-        }
-    }
-
-    /// Publishes how long newcomers will wait, if that may have changed.
-    pub(crate) fn predict(&mut self, now: Tick, timeouts: &Timeouts) {
-        let known = (self.scheduler.waiting() > 0, self.scheduler.predicts());
-        if known.0 || known != self.predicted {
-            self.predicted = known;
-            timeouts.predict(self.scheduler.predicted_waits(now));
         }
     }
 

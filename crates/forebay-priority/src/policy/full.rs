@@ -40,11 +40,6 @@ impl<T, P> Scheduler<T, P> {
         Some(if shared { in_order.min(by_share) } else { in_order })
     }
 
-    /// Whether enough has been measured to predict by it.
-    pub(crate) const fn predicts(&self) -> bool {
-        self.pace.warm()
-    }
-
     /// How long a newcomer of each class will wait, as far as is known: for who chooses a class by it.
     pub(crate) fn predicted_waits(&self, now: Tick) -> impl Iterator<Item = Option<f64>> + '_ {
         let queued = self.classes.iter().map(|class| class.counts.queued);

@@ -45,12 +45,15 @@ impl Pace {
         self.cold
     }
 
-    pub(super) fn look(&mut self, now: Tick) {
+    /// Looks at the hold. Returns true if it has changed since the last look.
+    pub(super) fn look(&mut self, now: Tick) -> bool {
+        let before = self.looked;
         self.looked = if self.hold.warm() {
             self.hold.or(self.expected)
         } else {
             self.expected.max(self.hold.so_far()).max(self.ages.mean(now).min(HANGS))
         };
+        self.looked.to_bits() != before.to_bits()
     }
 
     /// Returns the seats of a limit that the backends have a place for.

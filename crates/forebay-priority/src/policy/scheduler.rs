@@ -475,8 +475,9 @@ impl<T, P> Scheduler<T, P> {
 
     /// Looks at how long seats are held, and so how long each class waits. O(classes).
     pub(super) fn look(&mut self, now: Tick) {
-        self.pace.look(now);
-        self.keep_pace();
+        if self.pace.look(now) {
+            self.keep_pace();
+        }
     }
 
     fn keep_pace(&mut self) {
