@@ -11,7 +11,11 @@ const KEY: &str = "sdk-test-key";
 
 async fn check(script: Option<&str>, mut sdk: std::process::Command, seats: usize) {
     let model = || ModelServer::builder().model("sim-7b").decode_tokens_per_second(500.0).build().expect("valid");
-    let text = format!("tiers.gold = 'p0'\n[[keys]]\ntenant = 'sdk'\ntier = 'gold'\nkey = '{KEY}'");
+    // A full house says so after half a second: the scripts do not wait for longer.
+    let text = format!(
+        "tiers.gold = 'p0'\n[[keys]]\ntenant = 'sdk'\ntier = 'gold'\nkey = '{KEY}'\n[priority.classes.p0]\n\
+         queue_timeout_seconds = 0.5\npatience_seats = 0"
+    );
     let mut config = Config::parse(&text).expect("valid");
     config.priority.limit = Some(seats.into());
     let stack = Stack::start(vec![model(), model(), model()], config).await;
