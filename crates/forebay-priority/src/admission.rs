@@ -268,8 +268,10 @@ fn ask_scheduler(
             Entered::Seated
         }
         Offered::Queued { ticket, since } => {
-            shared.reclaim(); // what comes free may be granted to it before its first poll
             let place = Place::new(shared, &ask, ticket, since);
+            // What comes free may be granted to it before its first poll. Should a body panic when it is dropped, the place is
+            // given up.
+            place.shared().reclaim();
             let alarm = sleep_until(place.shared().instant(place.alarm().unwrap_or(Tick::ZERO)));
             Entered::Queued(Box::pin(Turn { place, class, seats, raise: None, new: true, alarm }))
         }

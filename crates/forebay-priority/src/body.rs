@@ -36,8 +36,8 @@ pin_project! {
         Kept { #[pin] body: Guarded<R, Seat> },
         // In boxes, as a body is moved more often than it is either of these.
         Watched { watch: Box<Watch<R>> },
-        // Has let go of its seat.
-        Read { rest: Box<(Ahead, Pin<Box<R>>)> },
+        // Has let go of its seat; without a body, what was read ahead is its end.
+        Read { rest: Box<(Ahead, Option<Pin<Box<R>>>)> },
     }
 }
 
@@ -68,7 +68,7 @@ struct Source<R> {
 struct Answer<R> {
     source: Mutex<Source<R>>,
     reader: Reader,
-    /// When its seat is taken away in any case.
+    /// The time at which its seat is taken away in any case.
     hold_ends: Tick,
     class: u8,
 }
@@ -138,15 +138,20 @@ where
             {
                 seat.first_data();
             }
-            ahead = match frame {
+            let (outcome, end) = match frame {
                 Ok(Ok(data)) if body.is_end_stream() => {
                     seat.finish(Outcome::Success);
                     return ResBody::answer(data);
                 }
-                Ok(Ok(data)) => Some(Ok(Frame::data(data))),
-                Ok(Err(other)) => Some(Ok(other)),
-                Err(error) => Some(Err(error)),
+                Ok(Ok(data)) => (None, Ok(Frame::data(data))),
+                Ok(Err(last)) => (Some(last.trailers_ref().map_or(Outcome::Success, Outcome::of_trailers)), Ok(last)),
+                Err(error) => (Some(Outcome::Error), Err(error)),
             };
+            ahead = Some(end);
+            if let Some(outcome) = outcome {
+                seat.finish(outcome);
+                return ResBody::passed(Self { kind: Kind::Read { rest: Box::new((ahead, None)) } });
+            }
         }
         match seat.watch() {
             Some(how) => {
@@ -154,7 +159,7 @@ where
                 ResBody::passed(Self { kind: Kind::Watched { watch } })
             }
             // With the first data it has let go of its seat: nothing is left to be taken away.
-            None => ResBody::passed(Self { kind: Kind::Read { rest: Box::new((ahead, body)) } }),
+            None => ResBody::passed(Self { kind: Kind::Read { rest: Box::new((ahead, Some(body))) } }),
         }
     }
 }
@@ -222,7 +227,10 @@ where
             KindProj::Watched { watch } => watch.poll_frame(cx),
             KindProj::Read { rest } => match rest.0.take() {
                 Some(frame) => Poll::Ready(Some(frame)),
-                None => rest.1.as_mut().poll_frame(cx).map_err(Into::into),
+                None => match &mut rest.1 {
+                    Some(body) => body.as_mut().poll_frame(cx).map_err(Into::into),
+                    None => Poll::Ready(None),
+                },
             },
         }
     }
@@ -234,7 +242,7 @@ where
                 Some(body) => watch.ahead.is_none() && body.is_end_stream(),
                 None => watch.told,
             },
-            Kind::Read { rest } => rest.0.is_none() && rest.1.is_end_stream(),
+            Kind::Read { rest } => rest.0.is_none() && rest.1.as_ref().is_none_or(Body::is_end_stream),
         }
     }
 
@@ -244,7 +252,10 @@ where
             Kind::Watched { watch } => {
                 with_ahead(watch.answer.lock().body.as_ref().map(Body::size_hint).unwrap_or_default(), &watch.ahead)
             }
-            Kind::Read { rest } => with_ahead(rest.1.size_hint(), &rest.0),
+            Kind::Read { rest } => {
+                let after = rest.1.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
+                with_ahead(after, &rest.0)
+            }
         }
     }
 }

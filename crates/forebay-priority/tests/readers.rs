@@ -255,6 +255,37 @@ async fn a_crowd_of_stopped_readers_shuts_out_nobody() {
     assert!(handle.snapshot().classes[3].stalled >= 16);
 }
 
+/// A body of known length that breaks off at once, and may not be asked again.
+struct Broken(bool);
+
+impl Body for Broken {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        assert!(!std::mem::replace(&mut self.0, true), "polled after its error");
+        Poll::Ready(Some(Err("the backend has gone".into())))
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(10)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_breaks_off_at_once_lets_go_and_is_not_asked_again() {
+    let (layer, handle) =
+        PriorityLayer::builder().config(PriorityConfig::four_class(1)).build_with_handle().expect("ok");
+    let service =
+        layer.layer(tower::service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(Broken(false))) }));
+    let mut body = service.oneshot(request(Class::P3)).await.expect("infallible").into_body();
+    assert_eq!(handle.snapshot().classes[3].in_flight, 0);
+    assert!(!body.is_end_stream(), "the error is yet to be told");
+    assert!(body.frame().await.expect("an error").is_err());
+    assert!(body.frame().await.is_none() && body.is_end_stream());
+    assert_idle(&handle);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_short_answer_that_is_whole_lets_go_with_its_head() {
     let (layer, handle) =

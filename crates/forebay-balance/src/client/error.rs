@@ -69,7 +69,7 @@ impl HttpError {
     }
 }
 
-/// Why the body of an answer failed. Its text names no address.
+/// The reason why the body of an answer failed. Its text names no address.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct AnswerError(AnswerFault);

@@ -3,7 +3,7 @@ use std::time::Duration;
 /// The times that an endpoint is given.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timeouts {
-    /// For a connection to come about.
+    /// The time for a connection to come about.
     pub(crate) connect: Duration,
     /// Between two frames of an answer's body.
     pub(crate) idle: Duration,

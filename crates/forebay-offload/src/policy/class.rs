@@ -19,7 +19,7 @@ pub struct JobClass {
     pub target: Duration,
     /// When a job is not started any more, after its enqueue.
     pub expires_after: Duration,
-    /// How long an attempt may take: a hung one keeps its worker's slot until then.
+    /// The time that an attempt may take: a hung one keeps its worker's slot until then.
     pub attempt_timeout: Duration,
     /// Attempts a job may have, at least 1.
     pub attempts: u32,

@@ -105,11 +105,11 @@ pub struct Claim {
     pub classes: [bool; Class::COUNT],
     /// The part of each class in all claimed places, in thousandths.
     pub shares: [u32; Class::COUNT],
-    /// How many jobs of each class and all less urgent ones together.
+    /// The most jobs of each class and all less urgent ones together.
     pub room: [u32; Class::COUNT],
-    /// How many jobs an owner may have at the worker, those in `held` included; jobs without an owner are not bounded.
+    /// The most jobs that an owner may have at the worker, those in `held` included; jobs without an owner are not bounded.
     pub max_per_owner: u32,
-    /// How many jobs each owner has at the worker already; owners that are not named have none.
+    /// The jobs that each owner has at the worker already; owners that are not named have none.
     pub held: Vec<(Option<OwnerTag>, u32)>,
 }
 

@@ -79,7 +79,7 @@ mod tests {
     }
 
     proptest! {
-        /// One head for each owner, so that a claim passes over a backlog in one step.
+        /// The first job of each owner, so that a claim passes over a backlog in one step.
         #[test]
         fn the_heads_are_the_first_jobs_of_the_owners(
             steps in prop::collection::vec((0u128..12, 0u64..5, prop::option::of(0u128..3), any::<bool>()), 1..60),

@@ -47,7 +47,7 @@ pub enum Enqueued {
 pub struct Claimed {
     /// The jobs, each running now, under its token.
     pub jobs: Vec<Job>,
-    /// Whether more jobs of the asked classes are ready, with room at this worker or without.
+    /// True if more jobs of the asked classes are ready, with room at this worker or without.
     pub more: bool,
     /// When the next job gets ready by the passing of time, in wall-clock milliseconds.
     pub next_at: Option<u64>,

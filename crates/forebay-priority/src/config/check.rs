@@ -133,12 +133,12 @@ impl ClassConfig {
         }
     }
 
-    /// How long a request waits at most, in nanoseconds, when a seat comes free every `every` nanoseconds.
+    /// Returns the longest that a request waits, in nanoseconds, when a seat comes free every `every` nanoseconds.
     pub(crate) fn patience(&self, every: f64) -> f64 {
         (self.queue_timeout.as_secs_f64() * 1e9).max(f64::from(self.patience_seats) * every)
     }
 
-    /// After how many nanoseconds with waiters the newest goes first; `None`: never.
+    /// Returns the nanoseconds with waiters after which the newest goes first; `None`: never.
     pub(crate) fn lifo_after(&self, patience: f64, every: f64) -> Option<f64> {
         match self.order {
             Order::Fifo => None,
@@ -153,7 +153,7 @@ impl ClassConfig {
     }
 }
 
-/// How many can be served within `patience`.
+/// Returns how many can be served within `patience`.
 pub(crate) fn servable(seats: usize, patience: f64, hold: f64) -> f64 {
     seats as f64 * patience / hold.max(1.0)
 }
